@@ -1,0 +1,1 @@
+//! The one place that can accept evidence of the emulated secure processor.

@@ -1,0 +1,1 @@
+//! Attestation reports and certificate chains: parse, verify, appraise.

@@ -1,0 +1,1 @@
+//! The container group: one typed model of what shall run.

@@ -1,0 +1,1 @@
+//! The launch digest of a launch specification.

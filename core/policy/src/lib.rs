@@ -1,0 +1,1 @@
+//! The CCE policy: generate, parse, enforce, explain.

@@ -1,0 +1,1 @@
+//! SNP guest messages: what guest and secure processor say to each other.

@@ -1,0 +1,1 @@
+//! dm-verity hash trees: superblock, tree, root hash.

@@ -1,0 +1,2 @@
+//! PID 1 of the guest: boot, gate, lifecycle.
+fn main() {}

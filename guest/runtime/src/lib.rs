@@ -1,0 +1,1 @@
+//! Containers on libcontainer, made by a re-executed single-threaded helper.

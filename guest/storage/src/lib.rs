@@ -1,0 +1,1 @@
+//! Device mapper, verity mounts, encrypted scratch, overlay.

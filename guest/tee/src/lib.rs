@@ -1,0 +1,1 @@
+//! Report data in, evidence out: the TEE as the guest sees it.

@@ -1,0 +1,1 @@
+//! Launches one group's VM and supervises it.

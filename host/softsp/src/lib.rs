@@ -1,0 +1,1 @@
+//! The software secure processor of emulated-snp.

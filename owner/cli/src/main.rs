@@ -1,0 +1,2 @@
+//! Run standard container images in an attested VM.
+fn main() {}

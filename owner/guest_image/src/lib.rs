@@ -1,0 +1,1 @@
+//! Assembles kernel, modules and agent into the measured guest.

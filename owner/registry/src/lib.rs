@@ -1,0 +1,1 @@
+//! Fetches images and keeps converted layers.
