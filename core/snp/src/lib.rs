@@ -1,0 +1,42 @@
+//! SEV-SNP's formats, and the checks between them, without any root to trust.
+//!
+//! Trusts nobody: whose root is genuine is said by an [`examine::Authority`], and none is here. Promises that reports,
+//! certificates and revocation lists are read strictly (what is not understood is refused), that signatures are checked
+//! over the bytes as they came, and that no input makes it panic. Refuses to call anything verified: the proof
+//! `Verified<Claims>` is made in `caveau-evidence` alone, which believes AMD's roots and no other; evidence of the
+//! emulated processor is judged in `caveau-emulated` alone.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::allow_attributes,
+        reason = "tests stop at the first surprise"
+    )
+)]
+
+pub mod bits;
+pub mod build;
+pub mod certificate;
+mod der;
+mod hex_bytes;
+mod oid;
+pub mod product;
+mod pss;
+pub mod report;
+pub mod software;
+pub mod tcb;
+pub mod time;
+
+pub use hex_bytes::{Hex, NotHex};
