@@ -1,0 +1,171 @@
+//! Whether KVM works here: tried with the guest's own kernel, not guessed from the presence of `/dev/kvm`.
+//!
+//! Some machines offer `/dev/kvm` without being able to execute a stock kernel. The probe boots the kernel without a
+//! root file system: where KVM works, that ends within a second or two with the kernel's own complaint and a reset.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Machine, MachineParts, Qemu, TeeParts};
+use crate::{
+    Accelerator,
+    guest::{Firmware, Guest},
+};
+
+/// Longest time that a probe may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Time between two looks at the probe's VM.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What the kernel says where it came as far as looking for its root file system.
+const ARRIVED: &str = "Unable to mount root fs";
+
+/// What a probe found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case", deny_unknown_fields)]
+pub enum KvmVerdict {
+    /// It cannot be used.
+    Fails {
+        /// Why.
+        reason: String,
+    },
+    /// It booted the kernel.
+    Works,
+}
+
+/// A verdict as it is remembered: for one QEMU, one kernel, and until the host is booted again.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remembered {
+    key: String,
+    verdict: KvmVerdict,
+}
+
+/// Whether KVM can boot `guest`'s kernel here. The answer is remembered in `folder` until QEMU, the kernel or the host's
+/// boot is another. Takes at most 20 s, and a moment where it is remembered.
+#[must_use]
+pub fn probe_kvm(qemu: &Qemu, guest: &Guest, folder: &Path) -> KvmVerdict {
+    if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
+        return KvmVerdict::Fails { reason: format!("/dev/kvm cannot be opened: {error}") };
+    }
+    let Some(key) = key(qemu, guest) else {
+        return KvmVerdict::Fails { reason: "the probe's key cannot be made".into() };
+    };
+    let memory = folder.join(".kvm-probe.json");
+    if let Some(verdict) = remembered(&memory, &key) {
+        return verdict;
+    }
+    let verdict = tried(qemu, guest, folder);
+    remember(&memory, &Remembered { key, verdict: verdict.clone() });
+    verdict
+}
+
+/// Boots the kernel under KVM, without disks, in a folder of its own that goes away again.
+fn tried(qemu: &Qemu, guest: &Guest, folder: &Path) -> KvmVerdict {
+    let fails = |reason: String| KvmVerdict::Fails { reason };
+    // A folder of this form is cleared by the next listing of groups, should this process be killed.
+    let scratch = folder.join(format!(".unfinished-{}-kvm-probe", std::process::id()));
+    if let Err(error) = fs::create_dir(&scratch) {
+        return fails(format!("{} cannot be made: {error}", scratch.display()));
+    }
+    let parts = MachineParts {
+        name: "kvm-probe",
+        guest,
+        with_initrd: false,
+        tee: TeeParts::Emulated { accelerator: Accelerator::Kvm, link: None },
+        vcpus: 1,
+        memory_mib: 256,
+        disks: Vec::new(),
+        ports: &[],
+        folder: &scratch,
+    };
+    let verdict = match Machine::boot(qemu, parts) {
+        Ok(machine) => watched(&machine),
+        Err(error) => fails(crate::chain(&error)),
+    };
+    // What stays here is cleared by the next listing of groups.
+    let _ = fs::remove_dir_all(&scratch);
+    verdict
+}
+
+/// Watches the probe's VM until it ends, breaks or has had its time.
+fn watched(machine: &Machine) -> KvmVerdict {
+    let fails = |reason: &str| KvmVerdict::Fails { reason: reason.to_owned() };
+    let start = Instant::now();
+    while start.elapsed() < LIMIT {
+        if machine.wait(PAUSE).is_some() {
+            // The console's last bytes may still be on their way.
+            std::thread::sleep(PAUSE);
+            let arrived = machine.console_lines(60).contains(ARRIVED);
+            return if arrived { KvmVerdict::Works } else { fails("the kernel reset the machine while it booted") };
+        }
+        match machine.run_state().as_deref() {
+            Ok("running") | Err(_) => {}
+            Ok(state) => return KvmVerdict::Fails { reason: format!("QEMU stopped in state {state}") },
+        }
+    }
+    fails("the kernel did not boot within 20 s")
+}
+
+/// QEMU, the kernel's and the firmware's digests, and the host's boot.
+fn key(qemu: &Qemu, guest: &Guest) -> Option<String> {
+    let mut digest = Sha256::new();
+    digest.update(guest.kernel.read().ok()?);
+    if let Firmware::Direct { bios, option_roms } = &guest.firmware {
+        digest.update(bios.read().ok()?);
+        for rom in option_roms {
+            digest.update(rom.file.read().ok()?);
+        }
+    }
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(format!("{} {} {}", qemu.fingerprint().ok()?, hex::encode(digest.finalize()), boot.trim()))
+}
+
+fn remembered(memory: &Path, key: &str) -> Option<KvmVerdict> {
+    let found: Remembered = serde_json::from_slice(&fs::read(memory).ok()?).ok()?;
+    (found.key == key).then_some(found.verdict)
+}
+
+/// Writes the verdict down. Where that fails the next start probes again, which costs time and nothing else.
+fn remember(memory: &Path, found: &Remembered) {
+    let fresh: PathBuf = memory.with_extension(format!("new-{}", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        file.write_all(&serde_json::to_vec(found)?)?;
+        file.sync_all()?;
+        fs::rename(&fresh, memory)
+    };
+    if write().is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_remembered_for_its_key_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = folder.path().join(".kvm-probe.json");
+        assert_eq!(remembered(&memory, "a"), None);
+        let verdict = KvmVerdict::Fails { reason: "QEMU stopped in state internal-error".into() };
+        remember(&memory, &Remembered { key: "a".into(), verdict: verdict.clone() });
+        assert_eq!(remembered(&memory, "a"), Some(verdict));
+        assert_eq!(remembered(&memory, "b"), None);
+        remember(&memory, &Remembered { key: "b".into(), verdict: KvmVerdict::Works });
+        assert_eq!(remembered(&memory, "b"), Some(KvmVerdict::Works));
+        fs::write(&memory, "garbage").unwrap();
+        assert_eq!(remembered(&memory, "b"), None);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
