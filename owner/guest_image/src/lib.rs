@@ -1,1 +1,46 @@
-//! Assembles kernel, modules and agent into the measured guest.
+//! Assembles a distribution's kernel, the modules that the guest needs and the agent into the measured guest, with its
+//! reference values.
+//!
+//! Trusts the inputs to be what their owner wants to run: this crate says what they are (versions, SHA-256, launch digests), not
+//! whether they are good. Promises that the same inputs give the same bytes, whenever and wherever it is done, and that the output
+//! folder is whole or not there. Refuses what could not start or would not be measured: an agent that needs libraries, modules of
+//! another kernel, a missing or circular dependency, a kernel without PVH entry.
+//!
+//! # The guest folder
+//! | file | contents |
+//! |---|---|
+//! | `vmlinuz` | the kernel as the distribution ships it; `snp` boots it |
+//! | `vmlinux` | the ELF file inside it; `emulated-snp` boots it by its PVH entry |
+//! | `initrd.img` | `newc` archive: `/init` is the agent, `/modules` the modules, `/modules/order` and `/modules/order.TEE` the order of loading |
+//! | `cmdline.TEE` | the kernel's whole command line under that TEE, without a newline |
+//! | `bios-256k.bin`, `pvh.bin` | SeaBIOS and the option ROM that enters the kernel, under `emulated-snp` |
+//! | `OVMF.amdsev.fd` | where it was given: the firmware of `snp` |
+//! | `guest.json` | [`Manifest`] |
+//!
+//! The initrd is not compressed: an emulated processor takes longer to decompress it than to copy it.
+
+mod build;
+mod decompress;
+mod elf;
+mod error;
+mod folder;
+mod initrd;
+mod kernel;
+mod manifest;
+mod module;
+mod modules;
+mod tee;
+
+pub use build::{Inputs, MAX_EXPECTED_VCPUS, build};
+pub use error::{GuestImageError, Result};
+pub use folder::{GuestFolder, MANIFEST_FILE, TeeFiles, read_manifest};
+pub use kernel::{KernelPackage, PACKAGE_FILE};
+pub use manifest::{
+    Agent, ExpectedDigest, FORMAT, KernelInfo, Manifest, ModuleInfo, NotASha256, Part, Sha256, TeeInfo,
+};
+pub use tee::{Tee, UnknownTee};
+
+/// The kernel image as shipped.
+pub(crate) const KERNEL_IMAGE: &str = "vmlinuz";
+/// The ELF file inside it.
+pub(crate) const KERNEL_ELF: &str = "vmlinux";

@@ -1,0 +1,124 @@
+//! What can go wrong while a guest is assembled or read.
+
+use std::path::{Path, PathBuf};
+
+/// Why a guest could not be built or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestImageError {
+    /// The agent is not a program that can be PID 1 of an initrd without libraries.
+    #[error("{path} cannot be the guest's agent: {reason}; build it with `-C target-feature=+crt-static`")]
+    Agent {
+        /// The file given.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Compressed data that does not decompress.
+    #[error("failed to decompress {what} ({format})")]
+    Decompress {
+        /// Which file or part.
+        what: String,
+        /// The format its first bytes show.
+        format: &'static str,
+        /// The decoder's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The output folder holds something that is not a guest.
+    #[error("{0} exists and is not a guest folder (it has no guest.json): name another folder, or remove it")]
+    Destination(PathBuf),
+    /// A file could not be read or written.
+    #[error("failed to {act} {path}")]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The kernel file is not one that this guest can start from.
+    #[error("{path} is not a kernel that the guest can use: {reason}")]
+    Kernel {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found.
+        reason: String,
+    },
+    /// The kernel folder lacks something.
+    #[error("{folder} is not an extracted kernel package: {reason}")]
+    KernelFolder {
+        /// The folder given.
+        folder: PathBuf,
+        /// What was expected.
+        reason: String,
+    },
+    /// guest.json cannot be understood.
+    #[error("failed to read {path}: it is not a guest description of format {format}", format = crate::FORMAT)]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// guest.json is of another format.
+    #[error("{path} has format {found}, this program reads format {expected}: build the guest again", expected = crate::FORMAT)]
+    ManifestFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// The launch digest of the guest could not be computed.
+    #[error("failed to compute the launch digest for {tee}")]
+    Measure {
+        /// Which TEE.
+        tee: crate::Tee,
+        /// Why.
+        #[source]
+        source: caveau_measure::MeasureError,
+    },
+    /// A kernel module is malformed, missing, or for another kernel.
+    #[error("kernel module {module}: {reason}")]
+    Module {
+        /// Its name.
+        module: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file of the guest is not the one that guest.json describes.
+    #[error("{path} is damaged: its SHA-256 is {found}, guest.json says {expected}; build the guest again")]
+    Part {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        expected: crate::Sha256,
+        /// What was found.
+        found: crate::Sha256,
+    },
+    /// The guest has no such TEE.
+    #[error("the guest in {folder} was not built for {tee}")]
+    Tee {
+        /// The guest's folder.
+        folder: PathBuf,
+        /// The TEE asked for.
+        tee: crate::Tee,
+    },
+}
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, GuestImageError>;
+
+/// Adds what was tried on which file to a system error.
+pub(crate) trait IoContext<T> {
+    /// The error becomes [`GuestImageError::Io`].
+    fn context(self, act: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T, E: Into<std::io::Error>> IoContext<T> for std::result::Result<T, E> {
+    fn context(self, act: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|error| GuestImageError::Io { act, path: path.to_path_buf(), source: error.into() })
+    }
+}

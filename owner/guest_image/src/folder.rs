@@ -1,0 +1,191 @@
+//! The guest folder: written whole or not at all, and read back with its parts checked.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::error::IoContext as _;
+use crate::{FORMAT, GuestImageError, Manifest, Part, Result, Sha256, Tee};
+
+/// Name of the description in a guest folder.
+pub const MANIFEST_FILE: &str = "guest.json";
+
+/// A guest on disk.
+#[derive(Clone, Debug)]
+pub struct GuestFolder {
+    path: PathBuf,
+    manifest: Manifest,
+}
+
+/// The files from which one TEE starts a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TeeFiles {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: PathBuf,
+    /// The file with the kernel's command line.
+    pub cmdline: PathBuf,
+    /// What runs before the kernel, in order.
+    pub firmware: Vec<PathBuf>,
+}
+
+impl GuestFolder {
+    /// Reads `folder`'s description. The parts are not read: see [`GuestFolder::check`].
+    ///
+    /// # Errors
+    /// Where there is no guest.json, or none of this format.
+    pub fn open(folder: &Path) -> Result<Self> {
+        Ok(Self { path: folder.to_path_buf(), manifest: read_manifest(&folder.join(MANIFEST_FILE))? })
+    }
+
+    /// What guest.json says.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The files that `tee` starts from.
+    ///
+    /// # Errors
+    /// [`GuestImageError::Tee`] where the guest has none for it.
+    pub fn tee(&self, tee: Tee) -> Result<TeeFiles> {
+        let missing = || GuestImageError::Tee { folder: self.path.clone(), tee };
+        let info = self.manifest.tees.get(&tee).ok_or_else(missing)?;
+        Ok(TeeFiles {
+            kernel: self.path.join(&info.kernel),
+            initrd: self.path.join(&info.initrd),
+            cmdline: self.path.join(&info.cmdline),
+            firmware: info.firmware.iter().map(|name| self.path.join(name)).collect(),
+        })
+    }
+
+    /// Compares every part with guest.json.
+    ///
+    /// # Errors
+    /// [`GuestImageError::Part`] for the first that differs, [`GuestImageError::Io`] for one that cannot be read.
+    pub fn check(&self) -> Result<()> {
+        for (name, part) in &self.manifest.parts {
+            let path = self.path.join(name);
+            let file = File::open(&path).context("open", &path)?;
+            let found = Sha256::from(caveau_measure::sha256(file).context("read", &path)?);
+            if found != part.sha256 {
+                return Err(GuestImageError::Part { path, expected: part.sha256, found });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a guest.json, wherever it is: a verifier has the description alone, as its reference values.
+///
+/// # Errors
+/// Where it cannot be read, or is not a description of format [`FORMAT`].
+pub fn read_manifest(path: &Path) -> Result<Manifest> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        format: u32,
+    }
+    let text = fs::read(path).context("read", path)?;
+    let malformed = |source| GuestImageError::Manifest { path: path.to_path_buf(), source };
+    let Versioned { format } = serde_json::from_slice(&text).map_err(malformed)?;
+    if format != FORMAT {
+        return Err(GuestImageError::ManifestFormat { path: path.to_path_buf(), found: format });
+    }
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(malformed)?;
+    check_names(&manifest).map_err(|reason| malformed(serde::de::Error::custom(reason)))?;
+    Ok(manifest)
+}
+
+/// Parts have plain file names, and TEEs start from parts.
+fn check_names(manifest: &Manifest) -> std::result::Result<(), String> {
+    if let Some(name) = manifest.parts.keys().find(|name| !is_plain(name)) {
+        return Err(format!("`{name}` is not a plain file name"));
+    }
+    for tee in manifest.tees.values() {
+        let mut named = tee.firmware.iter().chain([&tee.kernel, &tee.initrd, &tee.cmdline]);
+        if let Some(name) = named.find(|name| !manifest.parts.contains_key(*name)) {
+            return Err(format!("`{name}` is not among the parts"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `name` stays in its folder.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != ".." && name != MANIFEST_FILE
+}
+
+/// Length and digest of a file's contents.
+pub(crate) fn part(contents: &[u8]) -> Part {
+    Part { bytes: contents.len() as u64, sha256: Sha256::of(contents) }
+}
+
+/// Writes `files` and the description into `folder`, which afterwards holds all of them and nothing else.
+///
+/// A guest that is there already is exchanged in one step, so that who opens it has the old or the new one.
+///
+/// # Errors
+/// [`GuestImageError::Destination`] where `folder` holds something that is not a guest.
+pub(crate) fn write(folder: &Path, files: &[(&str, &[u8])], manifest: Manifest) -> Result<GuestFolder> {
+    let absolute = std::path::absolute(folder).context("resolve", folder)?;
+    let parent = absolute.parent().unwrap_or(&absolute);
+    fs::create_dir_all(parent).context("create folder", parent)?;
+    let replaces = is_replaceable(&absolute)?;
+    let temporary =
+        tempfile::Builder::new().prefix(".guest-").tempdir_in(parent).context("create a folder in", parent)?;
+    set_mode(temporary.path(), 0o755)?;
+    for (name, contents) in files {
+        write_file(&temporary.path().join(name), contents)?;
+    }
+    write_file(&temporary.path().join(MANIFEST_FILE), manifest.to_json().as_bytes())?;
+    sync_folder(temporary.path())?;
+    let flags = if replaces { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    renameat_with(CWD, temporary.path(), CWD, &absolute, flags).context("rename the finished guest to", &absolute)?;
+    if !replaces {
+        // It has become the guest; only an exchanged, older one is removed on return.
+        let _ = temporary.keep();
+    }
+    sync_folder(parent)?;
+    Ok(GuestFolder { path: folder.to_path_buf(), manifest })
+}
+
+/// Whether there is a folder to be exchanged: a guest or an empty one.
+fn is_replaceable(folder: &Path) -> Result<bool> {
+    let mut entries = match folder.read_dir() {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            return Err(GuestImageError::Destination(folder.to_path_buf()));
+        }
+        Err(error) => return Err(error).context("read folder", folder),
+    };
+    if entries.next().is_none() || folder.join(MANIFEST_FILE).is_file() {
+        return Ok(true);
+    }
+    Err(GuestImageError::Destination(folder.to_path_buf()))
+}
+
+fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
+    let mut file = File::create_new(path).context("create", path)?;
+    file.write_all(contents).context("write", path)?;
+    set_mode(path, 0o644)?;
+    file.sync_all().context("sync", path)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    fs::set_permissions(path, permissions).context("set the mode of", path)
+}
+
+fn sync_folder(path: &Path) -> Result<()> {
+    File::open(path).and_then(|folder| folder.sync_all()).context("sync folder", path)
+}
