@@ -1,0 +1,136 @@
+//! What a policy leaves to the host, in words.
+
+use crate::{document::RuleKind, model::Container, point::Point, policy::Policy};
+
+/// Everything that the policy leaves open, a sentence each: what the host may still choose, and what it can see. The first
+/// sentences concern the group, the others a container each.
+#[must_use]
+pub fn open_points(policy: &Policy) -> Vec<String> {
+    let mut points = Vec::new();
+    hand_written(policy, &mut points);
+    flags(policy, &mut points);
+    for container in policy.containers() {
+        of_container(container, &mut points);
+    }
+    points
+}
+
+fn hand_written(policy: &Policy, points: &mut Vec<String>) {
+    let written: Vec<_> = Point::ALL
+        .iter()
+        .filter(|point| policy.rules.get(point) == Some(&RuleKind::Written))
+        .map(|point| point.name())
+        .collect();
+    if !written.is_empty() {
+        points.push(format!(
+            "Rules of the policy's own, which are not summed up here, decide about {}.",
+            written.join(", ")
+        ));
+    }
+    let missing: Vec<_> = Point::ALL
+        .iter()
+        .filter(|point| !policy.rules.contains_key(point))
+        .filter(|point| point.before() == crate::point::Before::Allow)
+        .filter(|point| policy.api_version.is_some_and(|version| version < point.introduced()))
+        .map(|point| point.name())
+        .collect();
+    if !missing.is_empty() {
+        points.push(format!(
+            "The policy is older than these questions, so they are always allowed: {}.",
+            missing.join(", ")
+        ));
+    }
+}
+
+fn flags(policy: &Policy, points: &mut Vec<String>) {
+    let flags = policy.flags;
+    for (open, sentence) in [
+        (flags.properties_access, "The host can read what each container uses (processor time, memory, processes)."),
+        (flags.dump_stacks, "The host can have the agent dump its stacks."),
+        (flags.runtime_logging, "The host gets the agent's log."),
+        (
+            flags.environment_dropping,
+            "The host can leave out variables, and add ones that are not allowed: those are dropped, not refused.",
+        ),
+        (
+            flags.capability_dropping,
+            "The host can ask for other capabilities: those not allowed are dropped, not refused.",
+        ),
+        (
+            flags.unencrypted_scratch,
+            "What containers write can go to a disk that is not encrypted: the host can read and change it.",
+        ),
+        (flags.host_network, "A container can share the guest's own network namespace."),
+        (
+            policy.extension.memory_scratch,
+            "The host chooses whether scratch space is an encrypted disk or the guest's memory.",
+        ),
+    ] {
+        if open {
+            points.push(sentence.to_owned());
+        }
+    }
+    if !policy.external_processes.is_empty() {
+        points.push(format!(
+            "The host can run {} kinds of process in the guest outside any container.",
+            policy.external_processes.len()
+        ));
+    }
+}
+
+fn of_container(container: &Container, points: &mut Vec<String>) {
+    let name = container.label();
+    let mut say = |sentence: String| points.push(format!("Container {name}: {sentence}"));
+    if container.allow_stdio_access == Some(true) {
+        say("the host reads its output and writes its input.".to_owned());
+    }
+    environment(container, &mut say);
+    if container.user.as_ref().and_then(|user| user.user_idname.as_ref()).is_some_and(|user| user.is_any()) {
+        say("it can run as any user.".to_owned());
+    }
+    let any_group =
+        container.user.iter().flat_map(|user| user.group_idnames.iter().flatten()).any(|group| group.is_any());
+    if any_group {
+        say("its groups are whatever /etc/passwd and /etc/group of the image give its user.".to_owned());
+    }
+    if container.allow_elevated == Some(true) {
+        say("it can run privileged: it then controls the guest and every container of the group.".to_owned());
+    }
+    if container.no_new_privileges == Some(false) {
+        say("its processes can gain privileges from set-user-ID programs of the image.".to_owned());
+    }
+    let mounts: Vec<_> = container.mounts.iter().flatten().filter_map(|mount| mount.destination.as_deref()).collect();
+    if !mounts.is_empty() {
+        say(format!("the host can leave out its mounts ({}); writes there then go to scratch.", mounts.join(", ")));
+    }
+    let commands = container.exec_processes.iter().flatten();
+    for process in commands {
+        let command = crate::denial::quoted(process.command.iter().flatten());
+        say(format!("the host can run {command} in it, any number of times."));
+    }
+    if container.caveau.as_ref().is_none_or(|extension| extension.max_starts.is_none()) {
+        say("it can be started any number of times, also side by side.".to_owned());
+    }
+    say("the host decides whether and when it is started, signalled and ended.".to_owned());
+}
+
+fn environment(container: &Container, say: &mut impl FnMut(String)) {
+    let rules = || container.env_rules.iter().flatten();
+    for rule in rules().filter(|rule| rule.is_pattern()) {
+        say(format!("the host chooses the value of variables that match {:?}.", rule.shown()));
+    }
+    for (rule, error) in rules().filter_map(|rule| Some((rule, rule.pattern_error()?))) {
+        say(format!("the pattern {:?} matches nothing: {error}.", rule.shown()));
+    }
+    let optional: Vec<_> = rules()
+        .filter(|rule| !rule.is_required() && !rule.is_pattern())
+        .map(|rule| rule.shown().split('=').next().unwrap_or_default().to_owned())
+        .collect();
+    if !optional.is_empty() {
+        say(format!("the host can leave out the variables {}.", optional.join(", ")));
+    }
+    if rules().next().is_some() {
+        say("the values of its variables stand in the policy, which the host can read: no secret is safe there."
+            .to_owned());
+    }
+}
