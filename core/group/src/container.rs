@@ -1,9 +1,11 @@
 //! The group and its containers.
 
+use std::collections::BTreeSet;
+
 use caveau_verity::RootHash;
 use serde::{Deserialize, Serialize};
 
-use crate::{Capabilities, Capability, Mount, Seccomp, Signal, User};
+use crate::{Capabilities, GroupError, Mount, Seccomp, Signal, User};
 
 /// Everything that shall run in one VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +15,25 @@ pub struct Group {
     pub containers: Vec<Container>,
     /// What the host may do to the group as a whole.
     pub permissions: Permissions,
+}
+
+impl Group {
+    /// A group of these containers.
+    ///
+    /// # Errors
+    /// [`GroupError`] if there is none, or two have one name.
+    pub fn new(containers: Vec<Container>, permissions: Permissions) -> Result<Self, GroupError> {
+        if containers.is_empty() {
+            return Err(GroupError::Empty);
+        }
+        let mut names = BTreeSet::new();
+        for container in &containers {
+            if !names.insert(container.name.as_str()) {
+                return Err(GroupError::invalid("container name", &container.name, "given once"));
+            }
+        }
+        Ok(Self { containers, permissions })
+    }
 }
 
 /// What the host may do to the group as a whole; by default read statistics and no more.
@@ -87,14 +108,6 @@ pub struct Container {
     pub signals: Vec<Signal>,
     /// How often it may be started in the group's life; absent is without bound.
     pub max_starts: Option<u32>,
-}
-
-impl Container {
-    /// Every capability that a process of this container can come to have.
-    #[must_use]
-    pub fn bounding(&self) -> &std::collections::BTreeSet<Capability> {
-        &self.capabilities.bounding
-    }
 }
 
 /// What a variable may be.

@@ -3,6 +3,9 @@
 /// A description that does not make a whole group. Each names the thing, the value and what is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
+    /// A group without containers.
+    #[error("the group has no containers, so there is nothing to run")]
+    Empty,
     /// A value is not of its form.
     #[error("invalid {what} {value:?}: it must be {form}")]
     Invalid {

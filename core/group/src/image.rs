@@ -253,7 +253,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::IdName;
+    use crate::{Group, IdName, Permissions};
 
     fn strings(items: &[&str]) -> Vec<String> {
         items.iter().map(|item| (*item).to_owned()).collect()
@@ -332,6 +332,15 @@ mod tests {
         assert!(refuse(nginx(), Overrides { name: "../x".to_owned(), ..default() }).contains("container name"));
         let tmpfs = vec!["/a".parse().unwrap(), "/a".parse().unwrap()];
         assert!(refuse(nginx(), Overrides { tmpfs, ..default() }).contains("given once"));
+    }
+
+    #[test]
+    fn groups_have_containers_with_names_of_their_own() {
+        let container = Container::from_image(nginx(), Overrides::default()).unwrap();
+        let group = |containers| Group::new(containers, Permissions::default());
+        assert_eq!(group(Vec::new()), Err(GroupError::Empty));
+        assert!(group(vec![container.clone()]).is_ok());
+        assert!(group(vec![container.clone(), container]).unwrap_err().to_string().contains("given once"));
     }
 
     proptest! {

@@ -1,8 +1,8 @@
 //! The container group: one typed model of what shall run, from which the policy is generated and the group is launched.
 //!
 //! Trusts nothing it reads: an image's configuration comes from a registry, overrides from a command line, and both are
-//! checked against stated limits. Promises that a [`Group`] is whole: every command, path, variable, user, signal and mount
-//! in it is of a form that the guest can carry out, and equal inputs give equal groups. Refuses what cannot be said
+//! checked against stated limits. Promises that what [`Container::from_image`] gives is whole: every command, path, variable,
+//! user, signal and mount in it is of a form that the guest can carry out, and equal inputs give equal containers. Refuses what cannot be said
 //! exactly, such as a variable without `=`, a NUL byte, a relative path or an unknown capability, naming the value.
 #![deny(
     clippy::unwrap_used,

@@ -194,6 +194,32 @@ impl Denial {
     }
 }
 
+impl Denial {
+    /// The denial as JSON text of at most about `most` bytes for the host, without secrets: with long texts cut, then with
+    /// fewer reasons, never without the point.
+    #[must_use]
+    pub fn host_json(&self, most: usize) -> String {
+        let cut = |detail: &Detail, length: usize| {
+            let text: String = detail.host_visible().chars().take(length).collect();
+            Detail::plain(if text.len() < detail.host_visible().len() { format!("{text}…") } else { text })
+        };
+        let shortened = |reasons: usize, length: usize| {
+            let kept = self.reasons.iter().take(reasons).map(|reason| Reason {
+                expected: cut(&reason.expected, length),
+                got: cut(&reason.got, length),
+                ..reason.clone()
+            });
+            // Texts and lists of texts always serialise.
+            serde_json::to_string(&Self { point: self.point, reasons: kept.collect() }).unwrap_or_default()
+        };
+        [(usize::MAX, usize::MAX), (usize::MAX, 400), (20, 200), (5, 100), (1, 50)]
+            .into_iter()
+            .map(|(reasons, length)| shortened(reasons, length))
+            .find(|text| text.len() <= most)
+            .unwrap_or_else(|| shortened(0, 0))
+    }
+}
+
 /// The point and its first reason, at most 400 characters of it.
 impl fmt::Display for Denial {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -242,5 +268,10 @@ mod tests {
         assert!(denial.to_string().len() < 500);
         assert!(denial.to_string().ends_with("(and 1 more)"));
         assert_eq!(Denial::new(Point::MountDevice, Vec::new()).reasons.len(), 1);
+        for most in [100_000, 3000, 400, 60] {
+            let json = denial.host_json(most);
+            assert!(json.len() <= most && json.contains("create_container"), "{most}: {json}");
+            serde_json::from_str::<serde_json::Value>(&json).unwrap();
+        }
     }
 }

@@ -3,8 +3,9 @@
 use std::{
     collections::BTreeMap,
     num::{NonZeroU32, NonZeroUsize},
-    time::Duration,
 };
+
+use core::time::Duration;
 
 use regorus::{
     Engine, PolicyLengthConfig,
@@ -110,9 +111,9 @@ fn engine(text: &str, old: bool) -> Result<Engine, String> {
 fn rules(module: &Module) -> BTreeMap<String, RuleKind> {
     // An import could give `data` another meaning; then nothing is taken for an alias.
     let shadowed = module.imports.iter().any(|import| {
-        let name =
-            import.r#as.as_ref().map_or_else(|| import.refr.span().text().to_owned(), |span| span.text().to_owned());
-        name.rsplit('.').next() == Some("data")
+        let name = import.r#as.as_ref().unwrap_or_else(|| import.refr.span()).text();
+        let mut parts = name.rsplit(|c: char| !c.is_alphanumeric() && c != '_');
+        parts.find(|part| !part.is_empty()) == Some("data")
     });
     let mut kinds = BTreeMap::new();
     for rule in &module.policy {

@@ -65,6 +65,7 @@ mod permitted;
 mod platform;
 mod point;
 mod policy;
+mod replay;
 pub mod request;
 mod state;
 mod version;
@@ -83,4 +84,5 @@ pub use permitted::{
 pub use platform::Platform;
 pub use point::{API_VERSION, FRAMEWORK_VERSION, Point};
 pub use policy::{Flags, Policy};
+pub use replay::Replay;
 pub use version::{InvalidVersion, Version};

@@ -111,7 +111,9 @@ fn of_container(container: &Container, points: &mut Vec<String>) {
     if container.caveau.as_ref().is_none_or(|extension| extension.max_starts.is_none()) {
         say("it can be started any number of times, also side by side.".to_owned());
     }
-    say("the host decides whether and when it is started, signalled and ended.".to_owned());
+    say("the host decides whether and when it is started and ended, how much memory and processor time it gets, and its \
+        host name."
+        .to_owned());
 }
 
 fn environment(container: &Container, say: &mut impl FnMut(String)) {

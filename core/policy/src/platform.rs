@@ -31,14 +31,15 @@ pub struct Platform {
 const ROOT: &str = "/run/caveau";
 
 impl Platform {
-    /// Caveau's guest.
+    /// Caveau's guest. It makes `/proc`, `/sys`, `/dev` and the like on its own, so no mount is allowed by default: every
+    /// one that is asked for must be in the policy.
     #[must_use]
     pub fn guest() -> Self {
         Self {
             layer_targets: Pattern::anchored(&format!("{ROOT}/layers/[0-9]+")),
             scratch_targets: Pattern::anchored(&format!("{ROOT}/scratch/[0-9]+")),
-            default_mounts: default_mounts(),
-            privileged_mounts: privileged_mounts(),
+            default_mounts: Vec::new(),
+            privileged_mounts: Vec::new(),
             default_capabilities: caveau_group::Capability::docker_defaults().map(|c| c.name().to_owned()).collect(),
             privileged_capabilities: caveau_group::Capability::all().map(|c| c.name().to_owned()).collect(),
             sandbox_dir: format!("{ROOT}/sandbox"),
@@ -65,39 +66,6 @@ impl Platform {
     pub fn overlay_target(container_id: &str) -> String {
         format!("{ROOT}/containers/{container_id}/rootfs")
     }
-}
-
-fn mount(destination: &str, kind: &str, source: &str, options: &str) -> Mount {
-    Mount {
-        destination: destination.to_owned(),
-        options: options.split(',').map(str::to_owned).collect(),
-        source: source.to_owned(),
-        kind: kind.to_owned(),
-    }
-}
-
-/// What container engines mount into every container.
-fn default_mounts() -> Vec<Mount> {
-    vec![
-        mount("/proc", "proc", "proc", "nosuid,noexec,nodev"),
-        mount("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
-        mount("/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
-        mount("/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k"),
-        mount("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
-        mount("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
-        mount("/run", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro"),
-        mount("/sys/fs/cgroup", "cgroup2", "cgroup2", "nosuid,noexec,nodev,relatime,ro"),
-    ]
-}
-
-/// What they mount into privileged ones instead.
-fn privileged_mounts() -> Vec<Mount> {
-    vec![
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,relatime,rw"),
-        mount("/sys/fs/cgroup", "cgroup2", "cgroup2", "nosuid,noexec,nodev,relatime,rw"),
-        mount("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,rw"),
-    ]
 }
 
 #[cfg(test)]

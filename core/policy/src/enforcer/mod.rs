@@ -15,6 +15,7 @@ mod answer;
 mod guard;
 mod permit;
 
+pub(crate) use answer::{RuleAnswer, ask};
 pub use permit::Permit;
 
 use serde::Serialize;

@@ -5,6 +5,13 @@ use std::ops::Deref;
 /// Proof that the policy allows `T`. Only the [`crate::Enforcer`] makes one, and it can be used once: whatever is dangerous
 /// takes it by value.
 ///
+/// ```
+/// // It is taken and read like this.
+/// fn unmount(permit: caveau_policy::Permit<caveau_policy::UnmountLayer>) {
+///     let caveau_policy::UnmountLayer { target } = permit.into_inner();
+///     println!("unmounting {target}");
+/// }
+/// ```
 /// ```compile_fail
 /// // Its field is private.
 /// let forged = caveau_policy::Permit { permitted: caveau_policy::UnmountLayer { target: String::new() } };
@@ -30,7 +37,6 @@ impl<T> Permit<T> {
     }
 
     /// Uses the permit up: what is permitted, to be done now.
-    #[must_use]
     pub fn into_inner(self) -> T {
         self.permitted
     }
