@@ -1,1 +1,51 @@
-//! Attestation reports and certificate chains: parse, verify, appraise.
+//! Evidence of SEV-SNP: read it, verify it to AMD's roots, appraise it against what its owner expects.
+//!
+//! Trusts AMD's three root keys, by the SHA-256 of their certificates, and the caller's clock. Promises that a
+//! [`Verified<Claims>`] exists only where every check of [`caveau_snp::examine`] passed under one of those roots, and that no
+//! input makes it panic. Refuses every other root: there is no function, option or feature here that takes one, and
+//! evidence of the emulated processor is refused by name.
+//!
+//! ```text
+//! file ── Evidence::parse ──> Evidence ── verify ──> checks, Verified<Claims> ── appraise ──> checks
+//!                                     └── judge ───────────────────────────────────────────> Appraisal
+//! ```
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::allow_attributes,
+        reason = "tests stop at the first surprise"
+    )
+)]
+
+mod amd;
+mod certificates;
+mod file;
+mod pem;
+mod verified;
+
+pub use caveau_snp::Hex;
+pub use caveau_snp::appraisal::{Appraisal, Outcome};
+pub use caveau_snp::appraise::{Attached, Expectations, ExpectedReportData, Profile};
+pub use caveau_snp::binding::{Use, report_data};
+pub use caveau_snp::check::{Check, Verdict};
+pub use caveau_snp::claims::{Claims, TeeClass};
+pub use caveau_snp::product::{Product, ProductLine};
+pub use caveau_snp::report::Report;
+pub use caveau_snp::time::Timestamp;
+pub use certificates::{Certificates, CertificatesError};
+pub use file::{Evidence, EvidenceError, MAX_EVIDENCE_BYTES, Tee};
+pub use pem::certificates as certificates_from_pem;
+pub use verified::{Verification, Verified, judge, verify};

@@ -2,7 +2,9 @@
 //!
 //! Only what certificates of SEV-SNP contain is understood; whatever else a certificate may hold is an error.
 
-use ::der::asn1::{AnyRef, BitStringRef, ContextSpecific, GeneralizedTime, OctetStringRef, UintRef, UtcTime};
+use ::der::asn1::{
+    AnyRef, BitStringRef, ContextSpecific, GeneralizedTime, Ia5StringRef, OctetStringRef, UintRef, UtcTime,
+};
 use ::der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 
 use crate::oid;
@@ -169,6 +171,13 @@ impl<'a> Certificate<'a> {
     #[must_use]
     pub fn extension(&self, oid: &[u8]) -> Option<&Extension<'a>> {
         self.extensions.iter().find(|extension| extension.oid == oid)
+    }
+
+    /// productName of an endorsement key's certificate, without a stepping: `Milan` for `Milan-B0`.
+    #[must_use]
+    pub fn product_line_name(&self) -> Option<&'a str> {
+        let text = Ia5StringRef::from_der(self.extension(oid::PRODUCT_NAME)?.value).ok()?.as_str();
+        text.split('-').next()
     }
 
     /// Whether the key in `issuer` signed this certificate. Names and rights of the issuer are not looked at.

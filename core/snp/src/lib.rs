@@ -26,11 +26,21 @@
     )
 )]
 
+pub mod appraisal;
+pub mod appraise;
+pub mod binding;
 pub mod bits;
 pub mod build;
 pub mod certificate;
+mod chain;
+pub mod check;
+pub mod claims;
+pub mod crl;
 mod der;
+pub mod examine;
+mod expectations;
 mod hex_bytes;
+mod minima;
 mod oid;
 pub mod product;
 mod pss;
@@ -38,5 +48,6 @@ pub mod report;
 pub mod software;
 pub mod tcb;
 pub mod time;
+mod vek;
 
 pub use hex_bytes::{Hex, NotHex};

@@ -6,12 +6,9 @@ pub(crate) const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 pub(crate) const ORGANIZATION: &[u8] = &[0x55, 0x04, 0x0a];
 pub(crate) const ORGANIZATIONAL_UNIT: &[u8] = &[0x55, 0x04, 0x0b];
 
-pub(crate) const SUBJECT_KEY_ID: &[u8] = &[0x55, 0x1d, 0x0e];
 pub(crate) const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 pub(crate) const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 pub(crate) const CRL_NUMBER: &[u8] = &[0x55, 0x1d, 0x14];
-pub(crate) const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1d, 0x23];
-pub(crate) const CRL_DISTRIBUTION_POINTS: &[u8] = &[0x55, 0x1d, 0x1f];
 
 /// Extensions of endorsement keys' certificates, under 1.3.6.1.4.1.3704.1 (AMD 57230).
 pub(crate) const AMD: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x9c, 0x78, 0x01];

@@ -1,0 +1,90 @@
+//! The certificates that go with a report, from the places where hosts keep them.
+
+use caveau_sp_message::TableError;
+use caveau_sp_message::certificates::{self as table, CertificateId};
+use serde::Deserialize;
+
+use crate::pem;
+
+/// What endorses a report, as far as it is there: DER from anyone, believed by nobody before it is verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificates {
+    /// Certificate of the VCEK or VLEK.
+    pub vek: Option<Vec<u8>>,
+    /// Certificate of the ASK or ASVK.
+    pub intermediate: Option<Vec<u8>>,
+    /// Certificate of the ARK.
+    pub root: Option<Vec<u8>>,
+    /// The ARK's revocation list.
+    pub crl: Option<Vec<u8>>,
+}
+
+/// Why certificates cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificatesError {
+    /// The host's JSON.
+    #[error("failed to read the host's certificates: expected JSON with vcekCert and certificateChain")]
+    Json(#[source] serde_json::Error),
+    /// PEM.
+    #[error("failed to read {0} of the host's certificates: it is no PEM")]
+    Pem(&'static str),
+    /// The certificate table.
+    #[error("failed to read the certificate table that came with the report")]
+    Table(#[from] TableError),
+}
+
+/// 92f81bc3-5811-4d3d-97ff-d19f88dc67ea: a revocation list in the certificate table.
+const CRL: CertificateId = CertificateId(0x92f8_1bc3_5811_4d3d_97ff_d19f_88dc_67ea_u128.to_be_bytes());
+
+/// The host's certificates as Azure's THIM service gives them: PEM in JSON.
+#[derive(Deserialize)]
+struct Thim {
+    #[serde(rename = "vcekCert")]
+    vcek: String,
+    #[serde(rename = "certificateChain")]
+    chain: String,
+}
+
+impl Certificates {
+    /// From the table that comes with a report (GHCB form): DER or PEM, a revocation list among them where the host has one.
+    ///
+    /// # Errors
+    /// When the table is malformed, or an entry is broken PEM.
+    pub fn from_table(bytes: &[u8]) -> Result<Self, CertificatesError> {
+        let mut out = Self::default();
+        for certificate in table::parse(bytes)? {
+            let (slot, name) = match certificate.id {
+                CertificateId::VCEK | CertificateId::VLEK => (&mut out.vek, "the endorsement key's"),
+                CertificateId::ASK => (&mut out.intermediate, "the intermediate's"),
+                CertificateId::ARK => (&mut out.root, "the root's"),
+                CRL => (&mut out.crl, "the revocation list"),
+                _ => continue,
+            };
+            *slot = Some(pem::to_der(certificate.data).ok_or(CertificatesError::Pem(name))?);
+        }
+        Ok(out)
+    }
+
+    /// From the JSON of Azure's THIM service: `vcekCert`, and in `certificateChain` the intermediate, then the root.
+    ///
+    /// # Errors
+    /// When it is no such JSON or holds no PEM.
+    pub fn from_thim(json: &[u8]) -> Result<Self, CertificatesError> {
+        let thim: Thim = serde_json::from_slice(json).map_err(CertificatesError::Json)?;
+        let vek = pem::certificates(&thim.vcek).ok_or(CertificatesError::Pem("vcekCert"))?;
+        let chain = pem::certificates(&thim.chain).ok_or(CertificatesError::Pem("certificateChain"))?;
+        let mut chain = chain.into_iter();
+        Ok(Self { vek: vek.into_iter().next(), intermediate: chain.next(), root: chain.next(), crl: None })
+    }
+
+    /// These, and what is missing from `other`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            vek: self.vek.or(other.vek),
+            intermediate: self.intermediate.or(other.intermediate),
+            root: self.root.or(other.root),
+            crl: self.crl.or(other.crl),
+        }
+    }
+}

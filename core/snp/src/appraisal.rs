@@ -1,0 +1,104 @@
+//! The whole judgement of one piece of evidence: every check, the claims, and the outcome.
+
+use serde::Serialize;
+
+use crate::appraise::{Attached, CONCLUSIVE, Expectations, Profile, appraise, not_appraised};
+use crate::check::{Check, Verdict, first_failure};
+use crate::claims::{Claims, TeeClass};
+use crate::examine::Examination;
+use crate::time::Timestamp;
+
+/// A judgement, as `--json` shows it. It reports; it proves nothing to code.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Appraisal {
+    /// What it comes to.
+    pub outcome: Outcome,
+    /// The outcome in words.
+    pub summary: String,
+    /// Whether the verifier that made it believes hardware, or an emulated processor that gives no confidentiality.
+    pub tee_class: TeeClass,
+    /// How strict it was.
+    pub profile: Profile,
+    /// The time for which it holds.
+    pub at: Timestamp,
+    /// Every check, in the order made.
+    pub checks: Vec<Check>,
+    /// What the evidence says, where it is authentic.
+    pub claims: Option<Claims>,
+}
+
+/// What a judgement comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Authentic, and everything is as expected.
+    Passed,
+    /// Authentic, nothing is wrong, and something was not held against any expectation: nonce, policy or measurement. It is
+    /// not a pass.
+    AuthenticNotAppraised,
+    /// A check failed.
+    Refused,
+}
+
+impl Appraisal {
+    /// Concludes from an examination: appraises the claims, if it gave any. `first` are checks made before.
+    #[must_use]
+    pub fn conclude(
+        (tee_class, profile, at): (TeeClass, Profile, Timestamp),
+        first: Vec<Check>,
+        examination: Examination,
+        attached: &Attached<'_>,
+        expected: &Expectations,
+    ) -> Self {
+        let (examined, claims) = examination.into_parts();
+        let mut checks = first;
+        checks.extend(examined);
+        checks.extend(match &claims {
+            Some(claims) => appraise(claims, attached, expected, profile),
+            None => not_appraised(),
+        });
+        let outcome = Outcome::of(&checks);
+        Self { outcome, summary: summary(outcome, tee_class, &checks), tee_class, profile, at, checks, claims }
+    }
+
+    /// The code of the first check that failed.
+    #[must_use]
+    pub fn first_failure(&self) -> Option<&str> {
+        first_failure(&self.checks)
+    }
+}
+
+impl Outcome {
+    fn of(checks: &[Check]) -> Self {
+        let conclusive = |check: &Check| CONCLUSIVE.contains(&check.name) && check.verdict == Verdict::Skipped;
+        if checks.iter().any(Check::failed) {
+            Self::Refused
+        } else if checks.iter().any(conclusive) {
+            Self::AuthenticNotAppraised
+        } else {
+            Self::Passed
+        }
+    }
+}
+
+fn summary(outcome: Outcome, tee_class: TeeClass, checks: &[Check]) -> String {
+    let class = match tee_class {
+        TeeClass::Hardware => "",
+        TeeClass::Emulated => "; EMULATED: no hardware protects this group, its host can read everything",
+    };
+    match outcome {
+        Outcome::Passed => format!("authentic, and as expected{class}"),
+        Outcome::AuthenticNotAppraised => {
+            let open =
+                checks.iter().filter(|check| CONCLUSIVE.contains(&check.name) && check.verdict == Verdict::Skipped);
+            let names = open.map(|check| check.name).collect::<Vec<_>>().join(", ");
+            format!("authentic, not appraised: no expectation was given for {names}{class}")
+        }
+        Outcome::Refused => {
+            let failed = checks.iter().filter(|check| check.failed());
+            let names = failed.map(|check| check.name).collect::<Vec<_>>().join(", ");
+            format!("refused: {names}{class}")
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The single checks on a report and its three certificates.
+
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+
+use crate::Hex;
+use crate::bits::{GuestPolicy, PlatformInfo};
+use crate::certificate::{Certificate, PublicKey, show_oid};
+use crate::check::Refusal;
+use crate::claims::{Claims, Endorsement, TeeClass};
+use crate::crl::Crl;
+use crate::examine::sha256;
+use crate::oid;
+use crate::product::Product;
+use crate::report::{Report, SigningKey};
+use crate::software;
+use crate::tcb::Tcb;
+use crate::time::Timestamp;
+use crate::vek::VekExtensions;
+
+/// SHA-256 of the SubjectPublicKeyInfo of keys whose private halves are published (go-sev-guest, `testing/data/keys`: ARK,
+/// ASK, ASVK, VCEK, VLEK).
+const PUBLISHED_KEYS: [&str; 5] = [
+    "686a27cee8debf56a4cf2ae07b2835b5440f7761ea14d05d3326155c0392a892",
+    "1fffee37a1b2d138e0f88d222b7c98272ef37fac6974b4434798a24215ad811c",
+    "4f8607e1c7ec17b73541450d3caacaf057575f6ef734edda85a97c10cae0d1ba",
+    "2b8cd73f8dd0b8c49f7968bae46b3036b8b13e355fc6adaf1d57330fa02a8f76",
+    "56824dcd7946619798dd7a2c3cac52c3992ad5fb52742ad139cba3d3fc4b8c62",
+];
+
+/// keyUsage: keyCertSign.
+const KEY_CERT_SIGN: u8 = 0x04;
+
+/// A report with the certificates said to endorse it. Each method is one check: a sentence, or a refusal.
+pub(crate) struct Chain<'a> {
+    pub(crate) class: TeeClass,
+    pub(crate) report: &'a Report,
+    pub(crate) vek: Certificate<'a>,
+    pub(crate) intermediate: Certificate<'a>,
+    pub(crate) root: Certificate<'a>,
+}
+
+type Finding = Result<String, Refusal>;
+
+impl<'a> Chain<'a> {
+    fn certificates(&self) -> [&Certificate<'a>; 3] {
+        [&self.vek, &self.intermediate, &self.root]
+    }
+
+    pub(crate) fn no_published_keys(&self) -> Finding {
+        for certificate in self.certificates() {
+            if PUBLISHED_KEYS.contains(&sha256(certificate.spki()).to_string().as_str()) {
+                let sentence =
+                    format!("the private key of {} is published: anyone can sign with it", certificate.common_name());
+                return Err(Refusal::new("published-test-key", sentence));
+            }
+        }
+        Ok("no key of the chain is a published test key".to_owned())
+    }
+
+    /// Software certificates carry a critical marker, and no others do.
+    pub(crate) fn critical_extensions(&self) -> Finding {
+        for certificate in self.certificates() {
+            let who = certificate.common_name();
+            let marker = certificate.extension(&software::MARKER_OID);
+            if self.class == TeeClass::Hardware && marker.is_some() {
+                let sentence = format!("{who} is of a software secure processor, which gives no confidentiality");
+                return Err(Refusal::new("software-root", sentence));
+            }
+            if self.class == TeeClass::Emulated && !marker.is_some_and(|marker| marker.critical) {
+                let sentence = format!("{who} lacks the critical marker of a software secure processor");
+                return Err(Refusal::new("software-marker-missing", sentence));
+            }
+            let known = [oid::BASIC_CONSTRAINTS, oid::KEY_USAGE, &software::MARKER_OID];
+            let mut critical = certificate.extensions().iter().filter(|extension| extension.critical);
+            if let Some(unknown) = critical.find(|extension| !known.contains(&extension.oid)) {
+                let sentence = format!("{who} has a critical extension that is not known: {}", show_oid(unknown.oid));
+                return Err(Refusal::new("unknown-critical-extension", sentence));
+            }
+        }
+        Ok("every critical extension is known".to_owned())
+    }
+
+    pub(crate) fn leaf_kind(&self) -> Finding {
+        let expected = match self.report.fields().signing_key {
+            SigningKey::Vcek => "SEV-VCEK",
+            SigningKey::Vlek => "SEV-VLEK",
+        };
+        let found = self.vek.common_name();
+        if found == expected {
+            return Ok(format!("the report was signed by a key of the kind that its certificate names: {expected}"));
+        }
+        Err(Refusal::new(
+            "leaf-kind",
+            format!("the report says that {expected} signed it, and the certificate is of {found}"),
+        ))
+    }
+
+    pub(crate) fn intermediate_kind(&self) -> Finding {
+        let found = self.intermediate.common_name();
+        let is_asvk = found.starts_with("SEV-VLEK-");
+        let is_ask = found.starts_with("SEV-") && !is_asvk && !matches!(found, "SEV-VCEK" | "SEV-VLEK");
+        let (fits, expected) = match self.vek.common_name() {
+            "SEV-VLEK" => (is_asvk, "an ASVK (SEV-VLEK-…)"),
+            _ => (is_ask, "an ASK (SEV-…)"),
+        };
+        if fits {
+            return Ok(format!("{found} is an intermediate for {}", self.vek.common_name()));
+        }
+        Err(Refusal::new("intermediate-kind", format!("the intermediate is {found}, expected {expected}")))
+    }
+
+    pub(crate) fn root_name(&self) -> Finding {
+        let found = self.root.common_name();
+        if found.starts_with("ARK-") && self.root.issuer() == self.root.subject() {
+            return Ok(format!("the root is {found}"));
+        }
+        Err(Refusal::new("root-name", format!("the root is named {found}, expected a self-issued ARK-…")))
+    }
+
+    pub(crate) fn issuer_names(&self) -> Finding {
+        for (certificate, issuer) in [(&self.vek, &self.intermediate), (&self.intermediate, &self.root)] {
+            if certificate.issuer() != issuer.subject() {
+                let sentence =
+                    format!("{} names another issuer than {}", certificate.common_name(), issuer.common_name());
+                return Err(Refusal::new("issuer-name", sentence));
+            }
+        }
+        let [vek, intermediate, root] = self.certificates().map(Certificate::common_name);
+        let line = root.strip_prefix("ARK-").unwrap_or(root);
+        let names_line = intermediate.strip_suffix(line).is_some_and(|prefix| matches!(prefix, "SEV-" | "SEV-VLEK-"));
+        if !names_line {
+            return Err(Refusal::new("issuer-name", format!("{intermediate} is no intermediate of {root}")));
+        }
+        Ok(format!("the names lead from {vek} over {intermediate} to {root}"))
+    }
+
+    pub(crate) fn key_types(&self) -> Finding {
+        let fits = matches!(self.vek.public_key(), PublicKey::P384(_))
+            && matches!(self.intermediate.public_key(), PublicKey::Rsa4096(_))
+            && matches!(self.root.public_key(), PublicKey::Rsa4096(_));
+        if fits {
+            return Ok("P-384 signed the report, RSA-4096 the certificates".to_owned());
+        }
+        Err(Refusal::new("key-type", "expected a P-384 endorsement key under RSA-4096 authorities"))
+    }
+
+    pub(crate) fn ca_constraints(&self) -> Finding {
+        let may_sign =
+            |certificate: &Certificate<'_>| certificate.key_usage().is_some_and(|bits| bits & KEY_CERT_SIGN != 0);
+        let root = matches!(self.root.basic_constraints(), Some((true, _))) && may_sign(&self.root);
+        let intermediate =
+            self.intermediate.basic_constraints() == Some((true, Some(0))) && may_sign(&self.intermediate);
+        let leaf_is_none = !matches!(self.vek.basic_constraints(), Some((true, _))) && !may_sign(&self.vek);
+        let broken = [(root, &self.root), (intermediate, &self.intermediate), (leaf_is_none, &self.vek)];
+        match broken.iter().find(|(fits, _)| !fits) {
+            None => Ok("root and intermediate may sign certificates, the endorsement key may not".to_owned()),
+            Some((_, certificate)) => {
+                let sentence = format!("{} has the wrong rights to sign certificates", certificate.common_name());
+                Err(Refusal::new("ca-constraints", sentence))
+            }
+        }
+    }
+
+    pub(crate) fn validity(&self, at: Timestamp) -> Finding {
+        for certificate in self.certificates() {
+            let (from, until) = (certificate.not_before(), certificate.not_after());
+            if at < from || at > until {
+                let sentence = format!("{} is valid from {from} to {until}, not at {at}", certificate.common_name());
+                return Err(Refusal::new("cert-validity", sentence));
+            }
+        }
+        Ok(format!("all certificates are valid at {at}, until {}", self.valid_until(None)))
+    }
+
+    pub(crate) fn signatures(&self) -> Finding {
+        for (certificate, issuer) in [(&self.intermediate, &self.root), (&self.vek, &self.intermediate)] {
+            if !certificate.is_signed_by(issuer) {
+                let sentence = format!("{} is not signed by {}", certificate.common_name(), issuer.common_name());
+                return Err(Refusal::new("chain-signature", sentence));
+            }
+        }
+        Ok("every certificate is signed by its issuer".to_owned())
+    }
+
+    pub(crate) fn report_signature(&self) -> Finding {
+        let signature = self.report.signature();
+        let fixed = [signature.r, signature.s].concat();
+        let holds = match self.vek.public_key() {
+            PublicKey::P384(point) => {
+                let key = UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point);
+                key.verify(self.report.signed_part(), &fixed).is_ok()
+            }
+            PublicKey::Rsa4096(_) => false,
+        };
+        if holds {
+            return Ok("the endorsement key signed the report".to_owned());
+        }
+        Err(Refusal::new("report-signature", "the endorsement key did not sign this report"))
+    }
+
+    pub(crate) fn vek_extensions(&self, product: Product) -> Finding {
+        let extensions = VekExtensions::parse(&self.vek, product)?;
+        let (found, expected) = (extensions.product_name, product.name());
+        let is_stepping = found.strip_prefix(expected).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        if !is_stepping {
+            let sentence = format!("the endorsement key was made for {found}, and the report is of {expected}");
+            return Err(Refusal::new("product-name", sentence));
+        }
+        Ok(format!("the endorsement key was made for {found} with {}", extensions.tcb))
+    }
+
+    pub(crate) fn tcb_binding(&self, product: Product) -> Finding {
+        let [reported, ..] = self.tcbs(product)?;
+        let certified = VekExtensions::parse(&self.vek, product)?.tcb;
+        if certified == reported {
+            return Ok(format!("the report's TCB is that of its endorsement key: {reported}"));
+        }
+        let sentence = format!("the report claims TCB {reported}, and its endorsement key is for {certified}");
+        Err(Refusal::new("tcb-mismatch", sentence))
+    }
+
+    /// REPORTED, COMMITTED, CURRENT and LAUNCH_TCB.
+    fn tcbs(&self, product: Product) -> Result<[Tcb; 4], Refusal> {
+        let fields = self.report.fields();
+        let read = |version| {
+            Tcb::from_u64(version, product.layout()).ok_or_else(|| {
+                let sentence = format!("the TCB {version:#018x} has bytes set that {} does not have", product.name());
+                Refusal::new("tcb-layout", sentence)
+            })
+        };
+        Ok([
+            read(fields.reported_tcb)?,
+            read(fields.committed_tcb)?,
+            read(fields.current_tcb)?,
+            read(fields.launch_tcb)?,
+        ])
+    }
+
+    pub(crate) fn chip_binding(&self, product: Product) -> Finding {
+        let extensions = VekExtensions::parse(&self.vek, product)?;
+        let chip_id = Hex(self.report.fields().chip_id);
+        match (self.report.fields().signing_key, extensions.hwid, extensions.csp_id) {
+            (SigningKey::Vcek, Some(_), None) if chip_id.is_zero() => {
+                Ok("the platform masks its chip ID; the key is bound to one chip all the same".to_owned())
+            }
+            (SigningKey::Vcek, Some(hwid), None) if names_chip(&chip_id, hwid) => {
+                Ok("the endorsement key was made for the chip that the report names".to_owned())
+            }
+            (SigningKey::Vcek, Some(_), None) => Err(Refusal::new(
+                "hwid-mismatch",
+                "the endorsement key was made for another chip than the report names",
+            )),
+            (SigningKey::Vlek, None, Some(provider)) => {
+                Ok(format!("the endorsement key was made for provider {provider}"))
+            }
+            (SigningKey::Vcek, ..) => {
+                Err(Refusal::new("vek-identity", "a VCEK's certificate must name a chip and no provider"))
+            }
+            (SigningKey::Vlek, ..) => {
+                Err(Refusal::new("vek-identity", "a VLEK's certificate must name a provider and no chip"))
+            }
+        }
+    }
+
+    /// The last second in which everything is in force.
+    fn valid_until(&self, crl: Option<&Crl<'_>>) -> Timestamp {
+        let certificates = self.certificates().map(Certificate::not_after);
+        let last = certificates.into_iter().chain(crl.map(Crl::next_update)).min();
+        last.unwrap_or(Timestamp::from_unix(0))
+    }
+
+    /// What the report says. For the caller to use only when all checks passed.
+    pub(crate) fn claims(&self, product: Product, crl: Option<&Crl<'_>>) -> Option<Claims> {
+        let fields = self.report.fields();
+        let [reported_tcb, committed_tcb, current_tcb, launch_tcb] = self.tcbs(product).ok()?;
+        let provider = VekExtensions::parse(&self.vek, product).ok()?.csp_id.map(str::to_owned);
+        let hash_of = |certificate: &Certificate<'_>| (certificate.common_name().to_owned(), sha256(certificate.der()));
+        let id_key_digest = Some(Hex(fields.id_key_digest)).filter(|digest| !digest.is_zero());
+        Some(Claims {
+            tee_class: self.class,
+            product,
+            fms: fields.fms,
+            report_version: fields.version,
+            signing_key: fields.signing_key,
+            chip_id: Some(Hex(fields.chip_id)).filter(|chip| !chip.is_zero()),
+            provider,
+            reported_tcb,
+            committed_tcb,
+            current_tcb,
+            launch_tcb,
+            current_firmware: fields.current_firmware,
+            committed_firmware: fields.committed_firmware,
+            guest_policy: GuestPolicy(fields.policy),
+            platform_info: PlatformInfo(fields.platform_info),
+            vmpl: fields.vmpl,
+            report_data: Hex(fields.report_data),
+            measurement: Hex(fields.measurement),
+            host_data: Hex(fields.host_data),
+            guest_svn: fields.guest_svn,
+            family_id: Hex(fields.family_id),
+            image_id: Hex(fields.image_id),
+            id_key_digest,
+            author_key_digest: fields.author_key_enabled.then_some(Hex(fields.author_key_digest)),
+            report_id: Hex(fields.report_id),
+            report_id_ma: Hex(fields.report_id_ma),
+            launch_mit_vector: fields.launch_mit_vector,
+            current_mit_vector: fields.current_mit_vector,
+            endorsement: Endorsement {
+                root: hash_of(&self.root),
+                intermediate: hash_of(&self.intermediate),
+                vek: hash_of(&self.vek),
+                valid_until: self.valid_until(crl),
+                crl_number: crl.map(Crl::number),
+            },
+        })
+    }
+}
+
+/// Whether CHIP_ID is `hwid`, the rest of it zero.
+fn names_chip(chip_id: &Hex<64>, hwid: &[u8]) -> bool {
+    chip_id.split_at_checked(hwid.len()).is_some_and(|(id, rest)| id == hwid && rest.iter().all(|&byte| byte == 0))
+}
