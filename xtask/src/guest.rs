@@ -1,0 +1,66 @@
+//! The guest image of this checkout.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use caveau_guest_image::{GuestFolder, Inputs, build};
+
+use crate::setup::{Setup, build_agent, build_agent_in};
+use crate::work_folder;
+
+/// The guest's security version: raised when older guests should no longer be trusted.
+const SVN: u32 = 1;
+
+/// Launch digests are listed for 1 to this many vCPUs.
+const VCPUS: u32 = 8;
+
+/// The agent's and guest's version: that of the workspace.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Builds agent and guest; gives the guest's folder.
+///
+/// # Errors
+/// Where a build fails.
+pub(crate) fn build_once(root: &Path, setup: &Setup) -> Result<PathBuf> {
+    let folder = work_folder(root).join("guest");
+    assemble(setup, &build_agent(root)?, &folder)?;
+    Ok(folder)
+}
+
+/// As [`build_once`], and all of it a second time in another build folder: the bytes must be the same.
+///
+/// # Errors
+/// Where a build fails, or the second guest differs from the first.
+pub(crate) fn build_twice(root: &Path, setup: &Setup) -> Result<PathBuf> {
+    let folder = build_once(root, setup)?;
+    let first = GuestFolder::open(&folder)?;
+    let again = tempfile::Builder::new().prefix(".guest-again-").tempdir_in(work_folder(root))?;
+    let agent = build_agent_in(root, &again.path().join("target"))?;
+    let second = assemble(setup, &agent, &again.path().join("guest"))?;
+    for (name, part) in &first.manifest().parts {
+        let other = second.manifest().parts.get(name);
+        ensure!(other == Some(part), "{name} differs when the guest is built twice: {part:?}, then {other:?}");
+    }
+    ensure!(first.manifest() == second.manifest(), "guest.json differs when the guest is built twice");
+    first.check()?;
+    Ok(folder)
+}
+
+fn assemble(setup: &Setup, agent: &Path, folder: &Path) -> Result<GuestFolder> {
+    let inputs = Inputs {
+        kernel: setup.kernel.clone(),
+        agent: agent.to_path_buf(),
+        agent_version: VERSION.to_owned(),
+        svn: SVN,
+        bios: setup.bios.clone(),
+        pvh_rom: setup.pvh_rom.clone(),
+        ovmf: None,
+        vcpu_types: vec!["EPYC-v4".parse()?],
+        vcpus: VCPUS,
+    };
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    build(&inputs, folder).context("failed to assemble the guest")
+}
