@@ -12,6 +12,8 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Appraisal {
+    /// The format of this judgement as JSON.
+    pub format: &'static str,
     /// What it comes to.
     pub outcome: Outcome,
     /// The outcome in words.
@@ -59,7 +61,8 @@ impl Appraisal {
             None => not_appraised(),
         });
         let outcome = Outcome::of(&checks);
-        Self { outcome, summary: summary(outcome, tee_class, &checks), tee_class, profile, at, checks, claims }
+        let format = "caveau-appraisal/1";
+        Self { format, outcome, summary: summary(outcome, tee_class, &checks), tee_class, profile, at, checks, claims }
     }
 
     /// The code of the first check that failed.

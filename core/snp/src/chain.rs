@@ -6,7 +6,7 @@ use crate::Hex;
 use crate::bits::{GuestPolicy, PlatformInfo};
 use crate::certificate::{Certificate, PublicKey, show_oid};
 use crate::check::Refusal;
-use crate::claims::{Claims, Endorsement, TeeClass};
+use crate::claims::{CertificateName, Claims, Endorsement, TeeClass};
 use crate::crl::Crl;
 use crate::examine::sha256;
 use crate::oid;
@@ -274,7 +274,10 @@ impl<'a> Chain<'a> {
         let fields = self.report.fields();
         let [reported_tcb, committed_tcb, current_tcb, launch_tcb] = self.tcbs(product).ok()?;
         let provider = VekExtensions::parse(&self.vek, product).ok()?.csp_id.map(str::to_owned);
-        let hash_of = |certificate: &Certificate<'_>| (certificate.common_name().to_owned(), sha256(certificate.der()));
+        let name_of = |certificate: &Certificate<'_>| CertificateName {
+            name: certificate.common_name().to_owned(),
+            sha256: sha256(certificate.der()),
+        };
         let id_key_digest = Some(Hex(fields.id_key_digest)).filter(|digest| !digest.is_zero());
         Some(Claims {
             tee_class: self.class,
@@ -306,9 +309,9 @@ impl<'a> Chain<'a> {
             launch_mit_vector: fields.launch_mit_vector,
             current_mit_vector: fields.current_mit_vector,
             endorsement: Endorsement {
-                root: hash_of(&self.root),
-                intermediate: hash_of(&self.intermediate),
-                vek: hash_of(&self.vek),
+                root: name_of(&self.root),
+                intermediate: name_of(&self.intermediate),
+                vek: name_of(&self.vek),
                 valid_until: self.valid_until(crl),
                 crl_number: crl.map(Crl::number),
             },
@@ -319,4 +322,27 @@ impl<'a> Chain<'a> {
 /// Whether CHIP_ID is `hwid`, the rest of it zero.
 fn names_chip(chip_id: &Hex<64>, hwid: &[u8]) -> bool {
     chip_id.split_at_checked(hwid.len()).is_some_and(|(id, rest)| id == hwid && rest.iter().all(|&byte| byte == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_keys_are_hashes_as_they_are_shown() {
+        for key in PUBLISHED_KEYS {
+            assert_eq!(key.parse::<Hex<32>>().unwrap().to_string(), key);
+        }
+    }
+
+    #[test]
+    fn a_chip_is_named_by_all_its_bytes_and_zeros() {
+        let mut chip_id = Hex([0; 64]);
+        chip_id.0[..8].copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        assert!(names_chip(&chip_id, &[1, 2, 3, 4, 5, 6, 7, 8]));
+        assert!(!names_chip(&chip_id, &[1, 2, 3, 4, 5, 6, 7]));
+        chip_id.0[63] = 1;
+        assert!(!names_chip(&chip_id, &[1, 2, 3, 4, 5, 6, 7, 8]));
+        assert!(!names_chip(&chip_id, &[1; 65]));
+    }
 }

@@ -83,20 +83,30 @@ pub struct Claims {
     pub endorsement: Endorsement,
 }
 
-/// The certificates behind a report, by SHA-256 of their DER.
+/// The certificates behind a report, and how long they hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Endorsement {
-    /// The root's name and hash.
-    pub root: (String, Hex<32>),
-    /// The intermediate's name and hash.
-    pub intermediate: (String, Hex<32>),
-    /// The endorsement key's name and certificate hash.
-    pub vek: (String, Hex<32>),
+    /// The root.
+    pub root: CertificateName,
+    /// The intermediate.
+    pub intermediate: CertificateName,
+    /// The endorsement key.
+    pub vek: CertificateName,
     /// The last second in which all of them (and the revocation list, where there is one) are in force.
     pub valid_until: Timestamp,
     /// The revocation list's number, where there is one.
     pub crl_number: Option<u64>,
+}
+
+/// A certificate, named without showing it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CertificateName {
+    /// The subject's common name.
+    pub name: String,
+    /// SHA-256 of the certificate's DER.
+    pub sha256: Hex<32>,
 }
 
 impl Serialize for Product {

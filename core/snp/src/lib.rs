@@ -45,6 +45,7 @@ mod oid;
 pub mod product;
 mod pss;
 pub mod report;
+mod report_error;
 pub mod software;
 pub mod tcb;
 pub mod time;
