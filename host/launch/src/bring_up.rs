@@ -172,7 +172,7 @@ mod tests {
     fn the_steps_come_in_their_order() {
         let (client, asked) = agreeable();
         let mut plan = sample();
-        plan.layers.push(crate::LayerFile { path: "/cache/two".into(), root: "cd".repeat(32) });
+        plan.layers.push(LayerFile { path: "/cache/two".into(), root: "cd".repeat(32) });
         plan.containers[0].layers = vec![1, 0];
         let notes = Mutex::new(Vec::new());
         let note = |step: &str| notes.lock().unwrap().push(step.to_owned());

@@ -20,17 +20,28 @@
 
 mod agent;
 mod bring_up;
+mod client;
+mod control;
+mod firmware;
 mod guest;
+mod logs;
 mod machine;
+mod machine_start;
 mod memfd;
 mod name;
 mod plan;
 mod ports;
+mod secure_processor;
+mod start;
 mod state;
+mod supervisor;
 
 pub use agent::{AgentClient, Answer, CallError};
 pub use bring_up::StepError;
+pub use client::{AttachEvent, Attachment, Group, GroupError, Input, Listed, list};
+pub use control::StopReport;
 pub use guest::{Firmware, Guest, GuestError, OptionRom};
+pub use logs::{Follow, LogEntry, LogError, LogReader};
 pub use machine::{
     Board, Disk, Hardware, KvmVerdict, Machine, MachineError, MachineParts, Process, Qemu, QemuError, Qmp, QmpError,
     SNP_VERSION, TeeParts, compose, probe_kvm,
@@ -42,9 +53,11 @@ pub use plan::{
     MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, PLAN_VERSION, Scratch, Tee,
 };
 pub use ports::{PortError, PortForward, Transport, check_free};
+pub use start::{StartError, Started, start, start_with};
 pub use state::{
     Accelerator, Cause, ContainerRecord, GroupFolder, GroupLock, Phase, Record, Stage, StateError, StateRoot, Status,
 };
+pub use supervisor::{Failure, supervise};
 
 /// An error with its causes on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

@@ -78,6 +78,9 @@ pub struct LaunchPlan {
     pub log: LogLimits,
     /// Seconds until the guest must have started the containers.
     pub start_timeout_s: u32,
+    /// Seconds after which a guest that does not answer counts as unresponsive.
+    #[serde(default = "default_answer_timeout")]
+    pub answer_timeout_s: u32,
 }
 
 /// The guest's measured parts.
@@ -189,6 +192,11 @@ pub struct LogLimits {
     pub files: u32,
 }
 
+/// Long enough for a guest that shares a busy machine with others.
+fn default_answer_timeout() -> u32 {
+    20
+}
+
 impl Default for LogLimits {
     fn default() -> Self {
         Self { file_bytes: 8 * 1024 * 1024, files: 4 }
@@ -271,6 +279,7 @@ impl LaunchPlan {
         range("the number of layers", self.layers.len() as u64, 1, MAX_LAYERS as u64)?;
         range("the number of containers", self.containers.len() as u64, 1, 64)?;
         range("the start's time limit in seconds", self.start_timeout_s.into(), 1, 3600)?;
+        range("the answers' time limit in seconds", self.answer_timeout_s.into(), 1, 3600)?;
         range("the size of a log file in bytes", self.log.file_bytes, 64 * 1024, 1 << 40)?;
         range("the number of log files", self.log.files.into(), 2, 1000)?;
         if matches!(self.guest.firmware, FirmwareFiles::Ovmf { .. }) != (self.tee == Tee::Snp) {
@@ -381,6 +390,7 @@ pub(crate) mod tests {
             }],
             log: LogLimits::default(),
             start_timeout_s: 120,
+            answer_timeout_s: 20,
         }
     }
 
@@ -394,7 +404,8 @@ pub(crate) mod tests {
 
     #[test]
     fn plans_that_make_no_sense_are_refused() {
-        let faults: [(&str, fn(&mut LaunchPlan)); 13] = [
+        type Fault = fn(&mut LaunchPlan);
+        let faults: [(&str, Fault); 13] = [
             ("model \"max,x=y\"", |plan| plan.vcpu_type = "max,x=y".into()),
             ("processors is 0", |plan| plan.vcpus = 0),
             ("memory in MiB is 64", |plan| plan.memory_mib = 64),

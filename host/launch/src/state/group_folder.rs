@@ -90,11 +90,6 @@ impl GroupFolder {
         self.path.join("supervisor.log")
     }
 
-    /// Folder of option ROMs while QEMU starts.
-    pub(crate) fn roms(&self) -> PathBuf {
-        self.path.join("roms")
-    }
-
     /// The plan.
     ///
     /// # Errors

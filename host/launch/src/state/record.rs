@@ -1,7 +1,7 @@
 //! What happened to a group so far, and the status that follows from it.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -241,20 +241,21 @@ fn doing(phase: &Phase) -> &'static str {
     }
 }
 
-/// The supervisor's hand on the record: each change is on disk before the call returns.
-#[derive(Debug)]
+/// The supervisor's hand on the record: each change is on disk before the call returns. Cloned, it is the same record.
+#[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     folder: GroupFolder,
     start: Instant,
-    record: Mutex<Record>,
+    record: Arc<Mutex<Record>>,
 }
 
 impl Recorder {
     pub(crate) fn new(folder: GroupFolder, record: Record) -> Self {
-        Self { folder, start: Instant::now(), record: Mutex::new(record) }
+        Self { folder, start: Instant::now(), record: Arc::new(Mutex::new(record)) }
     }
 
     /// A copy of the record.
+    #[cfg(test)]
     pub(crate) fn snapshot(&self) -> Record {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

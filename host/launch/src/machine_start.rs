@@ -1,0 +1,163 @@
+//! From a plan to a running VM: measured parts, secure processor, disks, QEMU.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Accelerator, GroupFolder, Guest, GuestError, KvmVerdict, LaunchPlan, Machine, MachineError, MachineParts, Qemu,
+    QemuError, SNP_VERSION, Scratch, StateRoot, Tee, TeeParts, memfd, probe_kvm,
+    secure_processor::{SecureProcessor, SecureProcessorError},
+};
+
+/// A running VM and what belongs to it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) accelerator: Accelerator,
+    pub(crate) launch_digest: Option<String>,
+    processor: Option<SecureProcessor>,
+}
+
+impl Running {
+    /// Ends the software secure processor: nothing asks it any more.
+    pub(crate) fn end_processor(&mut self) {
+        self.processor = None;
+    }
+}
+
+/// Why there is no VM.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MachineStartError {
+    #[error(transparent)]
+    Qemu(#[from] QemuError),
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error("the firmware {path:?} is refused for snp")]
+    Firmware {
+        path: PathBuf,
+        #[source]
+        cause: crate::firmware::FirmwareFault,
+    },
+    #[error("failed to start the software secure processor")]
+    Processor(#[from] SecureProcessorError),
+    #[error("failed to open layer {path:?}")]
+    Layer {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("failed to make a scratch disk of {bytes} bytes in {folder:?}")]
+    Scratch {
+        bytes: u64,
+        folder: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("TEE snp needs /dev/kvm on a host with SEV-SNP")]
+    NoKvm(#[source] io::Error),
+}
+
+/// Starts the VM of `plan`; `note` hears of each step. Call this from the thread that will live as long as the VM.
+pub(crate) fn start(
+    plan: &LaunchPlan,
+    root: &StateRoot,
+    folder: &GroupFolder,
+    note: &dyn Fn(&str),
+) -> Result<Running, MachineStartError> {
+    let qemu = Qemu::find()?;
+    let guest = Guest::load(&plan.guest)?;
+    note("seal the guest's parts");
+    let disks = disks(plan)?;
+    let host_data = Sha256::digest(plan.policy.as_bytes());
+    match plan.tee {
+        Tee::EmulatedSnp => {
+            let accelerator = match probe_kvm(&qemu, &guest, root.path()) {
+                KvmVerdict::Works => Accelerator::Kvm,
+                KvmVerdict::Fails { .. } => Accelerator::Tcg,
+            };
+            note("choose the accelerator");
+            let (processor, link) = SecureProcessor::launch(plan, &guest, &host_data.into(), folder)?;
+            note("measure the launch");
+            let launch_digest = Some(processor.launch_digest().to_owned());
+            let tee = TeeParts::Emulated { accelerator, link: Some(link) };
+            let machine = Arc::new(Machine::boot(&qemu, parts(plan, &guest, tee, disks, folder))?);
+            note("start QEMU");
+            Ok(Running { machine, accelerator, launch_digest, processor: Some(processor) })
+        }
+        Tee::Snp => {
+            qemu.require("TEE snp", SNP_VERSION)?;
+            check_snp_host()?;
+            check_firmware(plan, &guest)?;
+            let host_data = BASE64_STANDARD.encode(host_data);
+            let tee = TeeParts::Snp { vcpu_type: &plan.vcpu_type, host_data: &host_data };
+            let machine = Arc::new(Machine::boot(&qemu, parts(plan, &guest, tee, disks, folder))?);
+            note("start QEMU");
+            Ok(Running { machine, accelerator: Accelerator::Kvm, launch_digest: None, processor: None })
+        }
+    }
+}
+
+fn parts<'a>(
+    plan: &'a LaunchPlan,
+    guest: &'a Guest,
+    tee: TeeParts<'a>,
+    disks: Vec<(std::os::fd::OwnedFd, bool)>,
+    folder: &'a GroupFolder,
+) -> MachineParts<'a> {
+    MachineParts {
+        name: plan.name.as_str(),
+        guest,
+        with_initrd: true,
+        tee,
+        vcpus: plan.vcpus,
+        memory_mib: plan.memory_mib,
+        disks,
+        ports: &plan.ports,
+        folder: folder.path(),
+    }
+}
+
+/// Opens the layers, read-only, and makes the scratch disk behind them.
+fn disks(plan: &LaunchPlan) -> Result<Vec<(std::os::fd::OwnedFd, bool)>, MachineStartError> {
+    let mut disks = Vec::with_capacity(plan.layers.len() + 1);
+    for layer in &plan.layers {
+        let file = memfd::open_layer(&layer.path)
+            .map_err(|cause| MachineStartError::Layer { path: layer.path.clone(), cause })?;
+        disks.push((file, true));
+    }
+    if let Scratch::Encrypted { bytes, folder } = &plan.scratch {
+        let file = memfd::scratch_file(folder, *bytes).map_err(|cause| MachineStartError::Scratch {
+            bytes: *bytes,
+            folder: folder.clone(),
+            cause,
+        })?;
+        disks.push((file, false));
+    }
+    Ok(disks)
+}
+
+/// Whether this machine can have SEV-SNP guests at all.
+fn check_snp_host() -> Result<(), MachineStartError> {
+    std::fs::File::options().read(true).write(true).open("/dev/kvm").map(drop).map_err(MachineStartError::NoKvm)?;
+    let parameter = "/sys/module/kvm_amd/parameters/sev_snp";
+    match std::fs::read_to_string(parameter).as_deref().map(str::trim) {
+        Ok("Y" | "1") => Ok(()),
+        Ok(other) => {
+            Err(MachineStartError::NoKvm(io::Error::other(format!("{parameter} says {other:?}: SEV-SNP is off"))))
+        }
+        Err(error) => Err(MachineStartError::NoKvm(io::Error::other(format!("{parameter} cannot be read: {error}")))),
+    }
+}
+
+/// Refuses a firmware that would boot a kernel unchecked.
+fn check_firmware(plan: &LaunchPlan, guest: &Guest) -> Result<(), MachineStartError> {
+    let crate::FirmwareFiles::Ovmf { path } = &plan.guest.firmware else { return Ok(()) };
+    let crate::Firmware::Ovmf(image) = &guest.firmware else { return Ok(()) };
+    let refused = |cause| MachineStartError::Firmware { path: path.clone(), cause };
+    let bytes = image.read().map_err(|error| refused(crate::firmware::FirmwareFault::Unreadable(error)))?;
+    crate::firmware::check_enforces_hashes(&bytes).map_err(refused)
+}

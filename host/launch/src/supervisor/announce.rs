@@ -1,0 +1,64 @@
+//! What a supervisor tells the process that started it, over an inherited pipe: one JSON line each.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    sync::{Mutex, PoisonError},
+};
+
+use caveau_protocol::ErrorKind;
+use serde::{Deserialize, Serialize};
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "announce", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Announcement {
+    /// A step of the start is done.
+    Step {
+        /// Which.
+        name: String,
+    },
+    /// The containers run. The last line.
+    Started,
+    /// They do not. The last line.
+    Failed(Failure),
+}
+
+/// Why a group could not be started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// For a person.
+    pub reason: String,
+    /// Whose fault the guest says it is, where the guest refused.
+    pub kind: Option<ErrorKind>,
+    /// The policy's denial, where there is one.
+    pub denial: Option<serde_json::Value>,
+}
+
+/// The pipe's writing end. Whoever started the supervisor may be gone; the group does not mind.
+#[derive(Debug)]
+pub(super) struct Announcer {
+    pipe: Mutex<Option<File>>,
+}
+
+impl Announcer {
+    pub(super) fn new(pipe: File) -> Self {
+        Self { pipe: Mutex::new(Some(pipe)) }
+    }
+
+    /// Sends one line. After the last one, or when nobody listens any more, the pipe is closed.
+    pub(super) fn say(&self, announcement: &Announcement) {
+        let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = pipe.as_mut().is_some_and(|pipe| write_line(pipe, announcement).is_ok());
+        if !heard || !matches!(announcement, Announcement::Step { .. }) {
+            *pipe = None;
+        }
+    }
+}
+
+fn write_line(pipe: &mut File, announcement: &Announcement) -> io::Result<()> {
+    let mut line = serde_json::to_vec(announcement)?;
+    line.push(b'\n');
+    pipe.write_all(&line)
+}

@@ -1,0 +1,336 @@
+//! The process that owns one group: QEMU's parent, the agent's peer, the keeper of the record.
+//!
+//! ```text
+//!   starting ── containers run ──▶ running ── all exited ──▶ ended: exited
+//!      │                              │ ├──── stop ────▶ stopping ──▶ ended: stopped
+//!      └── a step fails ──▶ ended:    │ └──── QEMU ends ──▶ ended: lost
+//!                          failed     └── killed: nothing is written, but the lock is free and QEMU dead
+//! ```
+
+mod announce;
+mod group;
+mod hub;
+mod serve;
+mod streams;
+mod watch;
+
+pub(crate) use announce::Announcement;
+pub use announce::Failure;
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    os::{
+        fd::{FromRawFd, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::AtomicBool,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread,
+    time::Duration,
+};
+
+use announce::Announcer;
+use caveau_protocol::AgentRequest;
+use group::{Container, Group, Happening, Liveness, Shared};
+use hub::Client;
+
+use crate::{
+    AgentClient, Cause, GroupLock, LaunchPlan, Machine, Phase, StateError, StateRoot, StepError,
+    bring_up::BringUp,
+    control,
+    logs::LogWriter,
+    machine_start::{self, MachineStartError, Running},
+    state::{Recorder, now_ns},
+};
+
+/// How long the guest has to power itself off.
+const POWER_OFF: Duration = Duration::from_secs(2);
+
+/// How long output may still be on its way to clients after a group was stopped.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
+
+/// What the process that starts a supervisor hands down, in the order of the arguments.
+#[derive(Debug)]
+struct Heritage {
+    root: PathBuf,
+    name: crate::GroupName,
+    lock: OwnedFd,
+    announcements: OwnedFd,
+    attached: Option<OwnedFd>,
+}
+
+/// Why a group did not come up.
+#[derive(Debug, thiserror::Error)]
+enum UpError {
+    #[error("failed to keep the group's state")]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Machine(#[from] MachineStartError),
+    #[error("{error}{said}")]
+    Step {
+        #[source]
+        error: StepError,
+        /// What QEMU and the guest said, where they went away.
+        said: String,
+    },
+    #[error("failed to {act}")]
+    Host {
+        act: &'static str,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("failed to write the containers' log")]
+    Log(#[from] crate::logs::LogError),
+}
+
+/// The hidden subcommand `__supervise`: runs one group to its end. `arguments` are what [`crate::start`] gives it.
+#[must_use]
+pub fn supervise(arguments: &[OsString]) -> ExitCode {
+    let outcome = inherit(arguments).and_then(|heritage| {
+        let root = StateRoot::at(&heritage.root).map_err(|error| crate::chain(&error))?;
+        let folder = root.group(&heritage.name).map_err(|error| crate::chain(&error))?;
+        let plan = folder.plan().map_err(|error| crate::chain(&error))?;
+        let record = folder.record().map_err(|error| crate::chain(&error))?;
+        Ok((heritage, root, folder, plan, record))
+    });
+    match outcome {
+        Ok((heritage, root, folder, plan, record)) => {
+            let _lock = GroupLock::inherited(heritage.lock);
+            let supervisor = Supervisor {
+                root,
+                plan,
+                recorder: Recorder::new(folder.clone(), record),
+                folder,
+                announcer: Announcer::new(heritage.announcements.into()),
+            };
+            supervisor.run(heritage.attached.map(UnixStream::from))
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A supervisor before its guest is there.
+struct Supervisor {
+    root: StateRoot,
+    folder: crate::GroupFolder,
+    plan: LaunchPlan,
+    recorder: Recorder,
+    announcer: Announcer,
+}
+
+impl Supervisor {
+    /// Runs the group to its end, and writes that down.
+    fn run(self, attached: Option<UnixStream>) -> ExitCode {
+        let (sender, happenings) = mpsc::channel();
+        match self.bring_up(attached, sender) {
+            Ok((mut running, group)) => {
+                self.announcer.say(&Announcement::Started);
+                let cause = until_end(&group, &happenings);
+                self.take_down(&mut running, &group, cause)
+            }
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    /// From nothing to running containers.
+    fn bring_up(
+        &self,
+        attached: Option<UnixStream>,
+        happenings: Sender<Happening>,
+    ) -> Result<(Running, Shared), UpError> {
+        self.recorder.update(|record| record.supervisor_pid = std::process::id())?;
+        let note = |step: &str| self.note(step);
+        let running = machine_start::start(&self.plan, &self.root, &self.folder, &note)?;
+        self.recorder.update(|record| {
+            record.accelerator = Some(running.accelerator);
+            record.qemu_pid = Some(running.machine.pid());
+            record.launch_digest.clone_from(&running.launch_digest);
+        })?;
+        let stream = running.machine.agent().map_err(host("connect to the agent's port"))?;
+        let client = AgentClient::new(stream).map_err(host("connect to the agent's port"))?;
+        watch::machine(&running.machine, &client, happenings.clone()).map_err(host("start a thread"))?;
+        let step = |error| UpError::Step { error, said: gone(&running.machine) };
+        let bring_up = BringUp::new(&client, &self.plan, &note);
+        let hello = bring_up.hello().map_err(step)?;
+        self.recorder.update(|record| record.guest = Some(hello))?;
+        let digest = bring_up.set_policy().map_err(step)?;
+        self.recorder.update(|record| record.policy_digest = Some(digest))?;
+        let layers = bring_up.mount().map_err(step)?;
+        self.plan.containers.iter().try_for_each(|container| bring_up.create(container, &layers)).map_err(step)?;
+        let group = self.share(&client, happenings)?;
+        self.attach(&group, attached)?;
+        for (index, container) in self.plan.containers.iter().enumerate() {
+            bring_up.start(container).map_err(step)?;
+            self.started(&group, index)?;
+        }
+        watch::guest(&group).map_err(host("start a thread"))?;
+        group.recorder.update(|record| record.phase = Phase::Running)?;
+        let listener = control::listen(&self.folder.socket()).map_err(host("listen on the control socket"))?;
+        serve::listen(&group, listener).map_err(host("start a thread"))?;
+        Ok((running, group))
+    }
+
+    /// Tells the user, and the record, of a step that is done.
+    fn note(&self, step: &str) {
+        self.recorder.stage(step);
+        self.announcer.say(&Announcement::Step { name: step.to_owned() });
+    }
+
+    /// What the threads share from now on: the record is theirs.
+    fn share(&self, client: &AgentClient, happenings: Sender<Happening>) -> Result<Shared, UpError> {
+        Ok(Arc::new(Group {
+            log: LogWriter::create(&self.folder.log(), self.plan.log)?,
+            recorder: self.recorder.clone(),
+            plan: self.plan.clone(),
+            client: client.clone(),
+            containers: self.plan.containers.iter().map(|_| Container::default()).collect(),
+            liveness: Liveness::default(),
+            stopping: AtomicBool::new(false),
+            happenings,
+        }))
+    }
+
+    /// Attaches the client that was there from the beginning, before there is any output.
+    fn attach(&self, group: &Shared, attached: Option<UnixStream>) -> Result<(), UpError> {
+        let Some(stream) = attached else { return Ok(()) };
+        let client = Arc::new(Client::new(&stream).map_err(host("attach the first client"))?);
+        let group = Shared::clone(group);
+        let spawned = thread::Builder::new().name("first-client".into()).spawn(move || {
+            if let Some((plan, container)) = group.container(None) {
+                serve::join(&group, plan, container, stream, client);
+            }
+        });
+        spawned.map(drop).map_err(host("start a thread"))
+    }
+
+    /// Follows a container that was just started.
+    fn started(&self, group: &Shared, index: usize) -> Result<(), UpError> {
+        self.recorder.update(|record| {
+            if let Some(container) = record.containers.get_mut(index) {
+                container.started_ns = Some(now_ns());
+            }
+        })?;
+        streams::follow(group, index).map_err(host("start a thread"))
+    }
+
+    /// Ends the VM, then writes down that and why it ended.
+    fn take_down(&self, running: &mut Running, group: &Group, cause: Cause) -> ExitCode {
+        if !matches!(cause, Cause::Lost { .. }) {
+            // The guest may refuse or fail: it is switched off in any case.
+            let _ = group.client.done(AgentRequest::Shutdown, POWER_OFF);
+            let _ = running.machine.wait(POWER_OFF);
+        }
+        running.machine.power_off();
+        running.end_processor();
+        group.client.close();
+        for container in &group.containers {
+            let reason = crate::chain(&crate::CallError::Closed(None));
+            container.hub.finish(control::ServerFrame::Lost { reason });
+        }
+        self.end(cause)
+    }
+
+    /// Writes down that the group could not be started, and tells whoever asked for it.
+    fn give_up(&self, error: &UpError) -> ExitCode {
+        let reason = crate::chain(error);
+        let (kind, denial) = match error {
+            UpError::Step { error, .. } => (error.kind(), error.denial().cloned()),
+            _ => (None, None),
+        };
+        let code = self.end(Cause::Failed { reason: reason.clone(), denial: denial.clone() });
+        self.announcer.say(&Announcement::Failed(Failure { reason, kind, denial }));
+        code
+    }
+
+    fn end(&self, cause: Cause) -> ExitCode {
+        // Nobody can be served any more; a socket that was never made need not go.
+        let _ = fs::remove_file(self.folder.socket());
+        match self.recorder.update(|record| record.phase = Phase::Ended { at_ns: now_ns(), cause }) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{}", crate::chain(&error));
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+/// Waits for the end and says why it came.
+fn until_end(group: &Group, happenings: &Receiver<Happening>) -> Cause {
+    match happenings.recv() {
+        Ok(Happening::AllExited) if group.stopping.load(std::sync::atomic::Ordering::SeqCst) => Cause::Stopped,
+        Ok(Happening::AllExited) if group.containers.iter().all(|container| container.exit().is_some()) => {
+            Cause::Exited
+        }
+        Ok(Happening::AllExited) => lost_reason(happenings),
+        Ok(Happening::Stop) => {
+            // Output is on its way to clients; one that does not read must not keep the group alive.
+            let _ = happenings.recv_timeout(LAST_OUTPUT);
+            group.containers.iter().for_each(|container| container.hub.cut());
+            Cause::Stopped
+        }
+        Ok(Happening::VmLost(reason)) => Cause::Lost { reason },
+        Err(_) => Cause::Lost { reason: "the supervisor's threads have ended".into() },
+    }
+}
+
+/// The containers' connections ended without an exit code: QEMU's end, or the agent's, is the reason.
+fn lost_reason(happenings: &Receiver<Happening>) -> Cause {
+    match happenings.recv_timeout(LAST_OUTPUT) {
+        Ok(Happening::VmLost(reason)) => Cause::Lost { reason },
+        _ => Cause::Lost { reason: "the agent in the guest closed its connection".into() },
+    }
+}
+
+/// What is to be said where QEMU has ended while the guest was asked for something.
+fn gone(machine: &Machine) -> String {
+    if machine.wait(Duration::from_millis(200)).is_none() {
+        let words = machine.console_lines(6);
+        return if words.is_empty() { String::new() } else { format!("; the guest's console ends with: {words}") };
+    }
+    format!("; QEMU has ended{}", watch::said(machine))
+}
+
+fn host(act: &'static str) -> impl FnOnce(io::Error) -> UpError {
+    move |cause| UpError::Host { act, cause }
+}
+
+/// Reads the arguments `ROOT NAME LOCK ANNOUNCEMENTS [ATTACHED]`, the last ones numbers of inherited descriptors.
+fn inherit(arguments: &[OsString]) -> Result<Heritage, String> {
+    let usage = || "__supervise is started by `caveau run`, not by hand".to_owned();
+    let (root, name, lock, announcements, attached) = match arguments {
+        [root, name, lock, announcements] => (root, name, lock, announcements, None),
+        [root, name, lock, announcements, attached] => (root, name, lock, announcements, Some(attached)),
+        _ => return Err(usage()),
+    };
+    let name = name.to_str().ok_or_else(usage)?.parse().map_err(|error| format!("{error}"))?;
+    Ok(Heritage {
+        root: root.into(),
+        name,
+        lock: inherited(lock).ok_or_else(usage)?,
+        announcements: inherited(announcements).ok_or_else(usage)?,
+        attached: attached.map(|text| inherited(text).ok_or_else(usage)).transpose()?,
+    })
+}
+
+/// Takes over an inherited descriptor, so that this process's own children do not inherit it again.
+#[expect(unsafe_code, reason = "an inherited descriptor is known by its number only")]
+fn inherited(text: &OsString) -> Option<OwnedFd> {
+    let number: RawFd = text.to_str()?.parse().ok().filter(|number| *number > 2)?;
+    fs::symlink_metadata(format!("/proc/self/fd/{number}")).ok()?;
+    // SAFETY: the descriptor is open, as was just seen; this runs first thing in a process that has one thread, each
+    // number stands once in the arguments, and nothing else in this process knows them.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC).ok()?;
+    Some(File::from(descriptor).into())
+}

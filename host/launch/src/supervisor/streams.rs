@@ -1,0 +1,232 @@
+//! Moving a process's output and input between guest, log and clients.
+
+use std::{os::unix::net::UnixStream, thread, time::Duration};
+
+use caveau_protocol::{AgentReply, AgentRequest, Exit, MAX_CHUNK, ProcessId, Stream, read_frame};
+
+use super::{
+    group::{Container, Group, Shared},
+    hub::Client,
+};
+use crate::{
+    AgentClient, CallError,
+    agent::unexpected,
+    control::{ClientFrame, ServerFrame},
+    state::now_ns,
+};
+
+/// Longest time that one request may wait in the guest, in milliseconds.
+const POLL_MS: u32 = 60_000;
+
+/// The streams that a process has.
+pub(super) fn streams(terminal: bool) -> &'static [Stream] {
+    if terminal { &[Stream::Stdout] } else { &[Stream::Stdout, Stream::Stderr] }
+}
+
+/// Reads one stream to its end. The next piece is asked for only when `deliver` has returned: that is the back-pressure.
+pub(super) fn pump(
+    client: &AgentClient,
+    process: &ProcessId,
+    stream: Stream,
+    mut deliver: impl FnMut(&[u8]),
+) -> Result<(), CallError> {
+    let max = u32::try_from(MAX_CHUNK).unwrap_or(u32::MAX);
+    loop {
+        let request = AgentRequest::ReadOutput { process: process.clone(), stream, max, timeout_ms: POLL_MS };
+        match client.call(request, Vec::new(), None)? {
+            (AgentReply::Output(output), bytes) => {
+                if !bytes.is_empty() {
+                    deliver(&bytes);
+                }
+                if output.eof {
+                    return Ok(());
+                }
+            }
+            (other, _) => return Err(unexpected(&other)),
+        }
+    }
+}
+
+/// Waits for a process's end.
+pub(super) fn wait_exit(client: &AgentClient, process: &ProcessId) -> Result<Exit, CallError> {
+    loop {
+        let request = AgentRequest::Wait { process: process.clone(), timeout_ms: POLL_MS };
+        match client.call(request, Vec::new(), None)? {
+            (AgentReply::Exit(Some(exit)), _) => return Ok(exit),
+            (AgentReply::Exit(None), _) => {}
+            (other, _) => return Err(unexpected(&other)),
+        }
+    }
+}
+
+/// Follows a container to its end: output into log and hub, then the exit. Returns at once; the work is done by threads.
+pub(super) fn follow(group: &Shared, index: usize) -> std::io::Result<()> {
+    let group = Shared::clone(group);
+    thread::Builder::new().name(format!("container-{index}")).spawn(move || {
+        let (Some(plan), Some(container)) = (group.plan.containers.get(index), group.containers.get(index)) else {
+            return;
+        };
+        let process = Group::init(plan);
+        let outcome = thread::scope(|scope| {
+            for stream in streams(plan.create.process.terminal) {
+                let (group, process) = (&group, &process);
+                scope.spawn(move || pump_init(group, &plan.name, container, process, *stream));
+            }
+            let outcome = wait_exit(&group.client, &process);
+            if let Ok(exit) = outcome {
+                note_exit(&group, index, container, exit);
+            }
+            outcome
+        });
+        match outcome {
+            Ok(exit) => container.hub.finish(ServerFrame::Exit(exit)),
+            Err(error) => container.hub.finish(ServerFrame::Lost { reason: crate::chain(&error) }),
+        }
+        group.delivered(container);
+    })?;
+    Ok(())
+}
+
+/// Writes an exit down before anything waits for the last of the output.
+fn note_exit(group: &Group, index: usize, container: &Container, exit: Exit) {
+    let noted = group.recorder.update(|record| {
+        if let Some(container) = record.containers.get_mut(index) {
+            container.exit = Some(exit);
+        }
+    });
+    if let Err(error) = noted {
+        eprintln!("{}", crate::chain(&error));
+    }
+    container.set_exit(exit);
+}
+
+/// One stream of a container's init.
+fn pump_init(group: &Group, name: &str, container: &Container, process: &ProcessId, stream: Stream) {
+    let mut lines = group.log.lines(name, stream);
+    let result = pump(&group.client, process, stream, |bytes| {
+        if let Err(error) = lines.push(bytes) {
+            eprintln!("output of {name} is not in the log: {}", crate::chain(&error));
+        }
+        container.hub.output(stream, bytes);
+    });
+    if let Err(error) = lines.flush() {
+        eprintln!("output of {name} is not in the log: {}", crate::chain(&error));
+    }
+    match result {
+        Ok(()) | Err(CallError::Closed(None)) => {}
+        Err(error) => eprintln!("{} {stream:?} of {name} ended: {}", now_ns(), crate::chain(&error)),
+    }
+}
+
+/// Takes an attached client's frames until it leaves. Input waits until the guest has taken it, everything else at most
+/// `limit`.
+pub(super) fn serve_input(
+    agent: &AgentClient,
+    process: &ProcessId,
+    mut stream: UnixStream,
+    client: &Client,
+    limit: Duration,
+) {
+    while let Ok(Some(frame)) = read_frame(&mut stream) {
+        let done = match frame.header::<ClientFrame>() {
+            Ok(ClientFrame::Bytes) => write_input(agent, process, &frame.body),
+            Ok(ClientFrame::Close) => agent.done(AgentRequest::CloseInput { process: process.clone() }, limit),
+            Ok(ClientFrame::Resize { rows, columns }) => {
+                agent.done(AgentRequest::ResizeTerminal { process: process.clone(), rows, columns }, limit)
+            }
+            Ok(ClientFrame::Signal { signal }) => {
+                agent.done(AgentRequest::Signal { process: process.clone(), signal }, limit)
+            }
+            Err(error) => {
+                client.send(&ServerFrame::Notice { message: crate::chain(&error) }, &[]);
+                return;
+            }
+        };
+        if let Err(error) = done {
+            client.send(&ServerFrame::Notice { message: crate::chain(&error) }, &[]);
+        }
+    }
+}
+
+/// Writes all of `bytes` to a process's input.
+fn write_input(agent: &AgentClient, process: &ProcessId, bytes: &[u8]) -> Result<(), CallError> {
+    for chunk in bytes.chunks(MAX_CHUNK) {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let request = AgentRequest::WriteInput { process: process.clone() };
+            match agent.call(request, rest.to_vec(), None)? {
+                (AgentReply::Written { bytes: taken }, _) if taken > 0 => {
+                    rest = rest.get(usize::try_from(taken).unwrap_or(usize::MAX)..).unwrap_or_default();
+                }
+                (other, _) => return Err(unexpected(&other)),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use caveau_protocol::{ContainerId, Frame, Output, write_frame};
+
+    use super::*;
+    use crate::agent::tests::fake;
+
+    fn process() -> ProcessId {
+        ProcessId::init(ContainerId::from_bytes([1; 32]))
+    }
+
+    #[test]
+    fn output_comes_whole_and_in_order() {
+        let mut left = 5u8;
+        let guest = fake(Box::new(move |request, _| {
+            assert!(matches!(request, AgentRequest::ReadOutput { max: 65_536, .. }));
+            left -= 1;
+            let bytes = if left.is_multiple_of(2) { vec![left; 3] } else { vec![] };
+            Some(Ok((AgentReply::Output(Output { eof: left == 0 }), bytes)))
+        }));
+        let mut seen = Vec::new();
+        pump(&AgentClient::new(guest).unwrap(), &process(), Stream::Stdout, |bytes| seen.extend_from_slice(bytes))
+            .unwrap();
+        assert_eq!(seen, [4, 4, 4, 2, 2, 2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn waiting_goes_on_until_there_is_an_exit() {
+        let mut asked = 0;
+        let guest = fake(Box::new(move |_, _| {
+            asked += 1;
+            let exit = (asked == 3).then_some(Exit { code: 9, out_of_memory: true });
+            Some(Ok((AgentReply::Exit(exit), vec![])))
+        }));
+        assert_eq!(wait_exit(&AgentClient::new(guest).unwrap(), &process()).unwrap().code, 9);
+    }
+
+    #[test]
+    fn input_is_written_until_all_is_taken() {
+        let taken: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let pipe = Arc::clone(&taken);
+        let guest = fake(Box::new(move |request, body| {
+            let reply = match request {
+                AgentRequest::WriteInput { .. } => {
+                    let part = body.len().min(1000);
+                    pipe.lock().unwrap().extend_from_slice(&body[..part]);
+                    AgentReply::Written { bytes: u32::try_from(part).unwrap() }
+                }
+                _ => AgentReply::Done,
+            };
+            Some(Ok((reply, vec![])))
+        }));
+        let agent = AgentClient::new(guest).unwrap();
+        let (mut theirs, ours) = UnixStream::pair().unwrap();
+        let input: Vec<u8> = (0..100_000u32).map(|number| number.to_le_bytes()[1]).collect();
+        write_frame(&mut theirs, &Frame::new(&ClientFrame::Bytes, input.clone()).unwrap()).unwrap();
+        write_frame(&mut theirs, &Frame::new(&ClientFrame::Close, vec![]).unwrap()).unwrap();
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        let client = Client::new(&ours).unwrap();
+        serve_input(&agent, &process(), ours, &client, Duration::from_secs(60));
+        assert_eq!(*taken.lock().unwrap(), input);
+    }
+}
