@@ -167,6 +167,8 @@ impl<R: Read> TarReader<R> {
     fn read_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let (mut records, mut long_name, mut long_link) = (Records::default(), Vec::new(), Vec::new());
         let mut first = true;
+        // What was not read of the entry before is passed over.
+        (self.runs, self.sparse_mismatch) = (Vec::new(), None);
         loop {
             let Some(block) = self.next_header(first)? else { return Ok(None) };
             first = false;
@@ -249,7 +251,6 @@ impl<R: Read> TarReader<R> {
         block: &[u8; TAR_BLOCK],
         records: &Records,
     ) -> Result<(), TarError> {
-        self.sparse_mismatch = None;
         let map = if header.type_flag == b'S' {
             if header.format != Format::Gnu {
                 return Err(TarError::Sparse("the old sparse format needs a GNU header"));
