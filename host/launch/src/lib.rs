@@ -22,6 +22,7 @@ mod agent;
 mod bring_up;
 mod client;
 mod control;
+mod doctor;
 mod firmware;
 mod guest;
 mod logs;
@@ -40,6 +41,7 @@ pub use agent::{AgentClient, Answer, CallError};
 pub use bring_up::StepError;
 pub use client::{AttachEvent, Attachment, Group, GroupError, Input, Listed, list};
 pub use control::StopReport;
+pub use doctor::{Check, Report, Verdict, report};
 pub use guest::{Firmware, Guest, GuestError, OptionRom};
 pub use logs::{Follow, LogEntry, LogError, LogReader};
 pub use machine::{

@@ -141,7 +141,7 @@ fn disks(plan: &LaunchPlan) -> Result<Vec<(std::os::fd::OwnedFd, bool)>, Machine
 }
 
 /// Whether this machine can have SEV-SNP guests at all.
-fn check_snp_host() -> Result<(), MachineStartError> {
+pub(crate) fn check_snp_host() -> Result<(), MachineStartError> {
     std::fs::File::options().read(true).write(true).open("/dev/kvm").map(drop).map_err(MachineStartError::NoKvm)?;
     let parameter = "/sys/module/kvm_amd/parameters/sev_snp";
     match std::fs::read_to_string(parameter).as_deref().map(str::trim) {

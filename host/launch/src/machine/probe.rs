@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Longest time that a probe may take.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Time between two looks at the probe's VM.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -51,7 +51,7 @@ struct Remembered {
 }
 
 /// Whether KVM can boot `guest`'s kernel here. The answer is remembered in `folder` until QEMU, the kernel or the host's
-/// boot is another. Takes at most 20 s, and a moment where it is remembered.
+/// boot is another. Takes at most 10 s, and a moment where it is remembered.
 #[must_use]
 pub fn probe_kvm(qemu: &Qemu, guest: &Guest, folder: &Path) -> KvmVerdict {
     if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
@@ -113,7 +113,7 @@ fn watched(machine: &Machine) -> KvmVerdict {
             Ok(state) => return KvmVerdict::Fails { reason: format!("QEMU stopped in state {state}") },
         }
     }
-    fails("the kernel did not boot within 20 s")
+    fails("the kernel did not boot within 10 s")
 }
 
 /// QEMU, the kernel's and the firmware's digests, and the host's boot.
