@@ -133,6 +133,12 @@ impl PathText {
     }
 }
 
+impl From<&str> for PathText {
+    fn from(path: &str) -> Self {
+        Self::new(path.as_bytes())
+    }
+}
+
 impl fmt::Display for PathText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "(no name)" } else { &self.0 })
