@@ -1,0 +1,265 @@
+//! Gets the layers of an image into the store, several at a time, each in one pass.
+//!
+//! ```text
+//! source ──> [feed: size, blob digest] ──> [unpack: limits] ──> [diff ID, convert: ext4 image, hash tree, root] ──> store
+//!              a thread                      a thread              the worker's own thread, and the converter's
+//! ```
+//!
+//! A stage passes on the end of its stream only after all its checks, so a layer that is wrong anywhere never gets as
+//! far as the store. Where several stages fail, the first in the row tells why: a flipped bit in a blob is reported as a
+//! wrong digest and not as whatever the decompressor made of it.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use caveau_oci::{Digest, Hasher};
+
+use crate::convert::write_image;
+use crate::error::unwrap_io;
+use crate::inflate::Unpacker;
+use crate::layers::{self, Converted, Entry};
+use crate::lock::EntryLock;
+use crate::pipe::{CHUNK_BYTES, PipeReader, PipeWriter, fill, pipe};
+use crate::plan::{LayerSource, LayerSpec};
+use crate::{Event, Limits, Options, Progress, RegistryError, Store, StoredLayer};
+
+/// Bytes that are still read from a source after a later stage has failed, to learn whether the source was at fault.
+const DRAIN_BYTES: u64 = 64 << 20;
+
+/// The layers of `specs`, in their order, from the store or through it from `source`.
+pub(crate) fn fill_layers(
+    store: &Store,
+    specs: &[LayerSpec],
+    source: &dyn LayerSource,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Vec<StoredLayer>, RegistryError> {
+    let mut wanted: BTreeMap<Digest, &LayerSpec> = BTreeMap::new();
+    for spec in specs {
+        wanted.entry(spec.diff_id).or_insert(spec);
+    }
+    let job = Job { store, source, limits: &options.limits, spent: Spent::default(), progress };
+    // Large layers first: the longest one decides when all are there.
+    let mut queue: Vec<&LayerSpec> = wanted.into_values().collect();
+    queue.sort_by_key(|spec| spec.size);
+    let queue = Mutex::new(queue);
+    let (done, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(None));
+    let stop = AtomicBool::new(false);
+    let work = || {
+        while !stop.load(Ordering::Relaxed) {
+            let Some(spec) = lock(&queue).pop() else { break };
+            match job.layer(spec) {
+                Ok(layer) => drop(lock(&done).insert(spec.diff_id, layer)),
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    lock(&failed).get_or_insert(error);
+                }
+            }
+        }
+    };
+    let workers = options.parallel.clamp(1, 16).min(specs.len().max(1));
+    thread::scope(|scope| {
+        for _ in 1..workers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let found = specs.iter().map(|spec| done.get(&spec.diff_id).cloned());
+    found.collect::<Option<_>>().ok_or(RegistryError::Worker { doing: "fetching layers" })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes read from the source and bytes unpacked from them, of all layers of an image together.
+#[derive(Default)]
+struct Spent {
+    packed: AtomicU64,
+    unpacked: AtomicU64,
+}
+
+/// What all layers of an image share.
+struct Job<'a> {
+    store: &'a Store,
+    source: &'a dyn LayerSource,
+    limits: &'a Limits,
+    spent: Spent,
+    progress: &'a dyn Progress,
+}
+
+impl Job<'_> {
+    /// One layer, from the store if it is there and good.
+    fn layer(&self, spec: &LayerSpec) -> Result<StoredLayer, RegistryError> {
+        let layer = spec.diff_id;
+        if let Some(stored) = layers::quick(self.store, layer)? {
+            self.progress.report(Event::LayerCached { layer });
+            return Ok(stored);
+        }
+        let waiting = || self.progress.report(Event::LayerAwaited { layer });
+        let held = EntryLock::take(&self.store.layer_path(layer, "lock"), waiting)?;
+        match layers::thorough(self.store, layer, &held)? {
+            Entry::Good(stored) => {
+                self.progress.report(Event::LayerCached { layer });
+                return Ok(stored);
+            }
+            Entry::Damaged => self.progress.report(Event::LayerDamaged { layer }),
+            Entry::Absent => {}
+        }
+        let image = self.store.temporary()?;
+        let converted = self.convert(spec, image.as_file())?;
+        let stored = layers::insert(self.store, layer, image, converted, &held)?;
+        self.progress.report(Event::LayerStored { layer });
+        Ok(stored)
+    }
+
+    /// Runs the three stages.
+    fn convert(&self, spec: &LayerSpec, image: &std::fs::File) -> Result<Converted, RegistryError> {
+        let source = self.source.open(spec)?;
+        self.progress.report(Event::LayerStarted { layer: spec.diff_id, bytes: spec.size });
+        let (to_unpack, packed) = pipe();
+        let (to_convert, tar) = pipe();
+        thread::scope(|scope| {
+            let feeding = scope.spawn(|| self.feed(spec, source, to_unpack));
+            let unpacking = scope.spawn(|| self.unpack(spec, packed, to_convert));
+            let converted = write_layer(spec.diff_id, tar, image, self.limits.layer_bytes);
+            // Joined from the back: each stage ends once the one behind it is gone.
+            let unpacked = unpacking.join().unwrap_or(Err(RegistryError::Worker { doing: "unpacking a layer" }));
+            let fed = feeding.join().unwrap_or(Err(RegistryError::Worker { doing: "fetching a layer" }));
+            fed?;
+            unpacked?;
+            converted
+        })
+    }
+
+    /// First stage: the source's bytes, counted and hashed.
+    fn feed(
+        &self,
+        spec: &LayerSpec,
+        mut source: Box<dyn Read + Send + '_>,
+        out: PipeWriter,
+    ) -> Result<(), RegistryError> {
+        let what = spec.blob.map_or_else(|| format!("layer {}", spec.diff_id), |blob| format!("blob {blob}"));
+        let (mut hasher, mut count, mut wanted, mut left) = (Hasher::new(), 0_u64, true, DRAIN_BYTES);
+        loop {
+            let mut chunk = out.buffer();
+            let read = fill(&mut *source, &mut chunk).map_err(|error| {
+                unwrap_io(error, |error| RegistryError::Unreachable { url: what.clone(), reason: error.to_string() })
+            })?;
+            if read == 0 {
+                break;
+            }
+            count += read as u64;
+            if count > spec.size {
+                return Err(RegistryError::WrongSize { what, expected: spec.size, found: count });
+            }
+            self.spent.packed.fetch_add(read as u64, Ordering::Relaxed);
+            self.progress.report(Event::LayerAdvanced { layer: spec.diff_id, bytes: read as u64 });
+            if spec.blob.is_some() {
+                hasher.update(&chunk[..read]);
+            }
+            if wanted {
+                chunk.truncate(read);
+                wanted = out.send(chunk).is_ok();
+            } else if left < read as u64 {
+                return Ok(());
+            } else {
+                left -= read as u64;
+            }
+        }
+        if count != spec.size {
+            return Err(RegistryError::WrongSize { what, expected: spec.size, found: count });
+        }
+        if let Some(blob) = spec.blob {
+            blob.check_found(&what, hasher.finish())?;
+        }
+        out.finish();
+        Ok(())
+    }
+
+    /// Second stage: the tar's bytes, held against the limits.
+    fn unpack(&self, spec: &LayerSpec, packed: PipeReader, out: PipeWriter) -> Result<(), RegistryError> {
+        let layer = spec.diff_id;
+        let failed = |error: io::Error| RegistryError::Unpack { layer, reason: error.to_string() };
+        let mut unpacker = Unpacker::new(packed).map_err(failed)?;
+        let mut total = 0;
+        loop {
+            let mut chunk = out.buffer();
+            let read = fill(&mut unpacker, &mut chunk).map_err(failed)?;
+            total += read as u64;
+            self.check_growth(layer, total, read as u64)?;
+            chunk.truncate(read);
+            let ended = read < CHUNK_BYTES;
+            if read > 0 && out.send(chunk).is_err() {
+                // The converter gave up and will say why.
+                return Ok(());
+            }
+            if ended {
+                out.finish();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Refuses a layer or an image that grows too large, in all or for its packed size.
+    fn check_growth(&self, layer: Digest, total: u64, more: u64) -> Result<(), RegistryError> {
+        let limits = self.limits;
+        let unpacked = self.spent.unpacked.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        let packed = self.spent.packed.load(Ordering::Relaxed);
+        let too_large = |what: String, limit| Err(RegistryError::TooLarge { what, limit });
+        if total > limits.layer_bytes {
+            return too_large(format!("uncompressed layer {layer}"), limits.layer_bytes);
+        }
+        if unpacked > limits.image_bytes {
+            return too_large("the uncompressed image".to_owned(), limits.image_bytes);
+        }
+        if unpacked > limits.free_bytes && unpacked > packed.saturating_mul(limits.ratio) {
+            let what = format!(
+                "a decompression bomb? layer {layer} and those before it unpack to {} times their size, which",
+                limits.ratio
+            );
+            return too_large(what, limits.free_bytes);
+        }
+        Ok(())
+    }
+}
+
+/// Third stage: hashes the tar and makes the image of it.
+fn write_layer(
+    diff_id: Digest,
+    tar: PipeReader,
+    image: &std::fs::File,
+    limit: u64,
+) -> Result<Converted, RegistryError> {
+    let mut tar = HashingReader { inner: tar, hasher: Hasher::new(), count: 0 };
+    let root =
+        write_image(&mut tar, image, limit).map_err(|source| RegistryError::Convert { layer: diff_id, source })?;
+    // The converter stops at the tar's end mark; the diff ID covers what follows, too.
+    io::copy(&mut tar, &mut io::sink())
+        .map_err(|error| RegistryError::Unpack { layer: diff_id, reason: error.to_string() })?;
+    let HashingReader { hasher, count, .. } = tar;
+    diff_id.check_found("the uncompressed layer", hasher.finish())?;
+    Ok(Converted { root, tar_bytes: count })
+}
+
+struct HashingReader {
+    inner: PipeReader,
+    hasher: Hasher,
+    count: u64,
+}
+
+impl Read for HashingReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        self.count += read as u64;
+        Ok(read)
+    }
+}

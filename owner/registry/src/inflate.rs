@@ -1,0 +1,176 @@
+//! Unpacking of layers: gzip (RFC 1952, several members), zstd (RFC 8878, several frames, skippable ones) or plain tar.
+
+use std::io::{self, BufRead, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+/// The largest window that a zstd frame may ask for: what the reference decoder takes without being told otherwise.
+const MAX_ZSTD_WINDOW: u64 = 128 << 20;
+
+/// Reads the unpacked bytes of a stream whose first bytes say how it is packed.
+pub(crate) enum Unpacker<R> {
+    Gzip(Box<MultiGzDecoder<R>>),
+    Plain(R),
+    Zstd(Box<ZstdFrames<R>>),
+}
+
+impl<R: BufRead> Unpacker<R> {
+    /// Looks at the first bytes of `input`, whose first buffer must hold four of them if there are as many.
+    pub(crate) fn new(mut input: R) -> io::Result<Self> {
+        Ok(match input.fill_buf()? {
+            [0x1f, 0x8b, ..] => Self::Gzip(Box::new(MultiGzDecoder::new(input))),
+            // A frame, or a skippable frame before the first.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+                Self::Zstd(Box::new(ZstdFrames::new(input)))
+            }
+            _ => Self::Plain(input),
+        })
+    }
+
+    /// Whether the stream is packed at all.
+    pub(crate) fn is_packed(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+}
+
+impl<R: BufRead> Read for Unpacker<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(decoder) => decoder.read(buffer),
+            Self::Plain(input) => input.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
+/// Reads zstd frames one after the other.
+pub(crate) struct ZstdFrames<R> {
+    input: R,
+    decoder: FrameDecoder,
+    in_frame: bool,
+}
+
+impl<R: BufRead> ZstdFrames<R> {
+    fn new(input: R) -> Self {
+        let mut decoder = FrameDecoder::new();
+        decoder.set_max_window_size(MAX_ZSTD_WINDOW);
+        Self { input, decoder, in_frame: false }
+    }
+
+    /// Goes to the next frame with content; false at the end of the input.
+    fn next_frame(&mut self) -> io::Result<bool> {
+        while !self.input.fill_buf()?.is_empty() {
+            match self.decoder.reset(&mut self.input) {
+                Ok(()) => {
+                    self.in_frame = true;
+                    return Ok(true);
+                }
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
+                    let skipped = io::copy(&mut self.input.by_ref().take(u64::from(length)), &mut io::sink())?;
+                    if skipped < u64::from(length) {
+                        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a skippable frame is cut off"));
+                    }
+                }
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl<R: BufRead> Read for ZstdFrames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if !self.in_frame && !self.next_frame()? {
+                return Ok(0);
+            }
+            while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
+                self.decoder
+                    .decode_blocks(&mut self.input, BlockDecodingStrategy::UptoBlocks(1))
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            }
+            let count = self.decoder.read(buffer)?;
+            if count > 0 {
+                return Ok(count);
+            }
+            self.in_frame = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+    use super::*;
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(content: &[u8]) -> Vec<u8> {
+        compress_to_vec(content, CompressionLevel::Fastest)
+    }
+
+    fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        Unpacker::new(packed)?.read_to_end(&mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn several_members_and_frames_are_one_stream() {
+        assert_eq!(unpack(&[gzip(b"one "), gzip(b""), gzip(b"two")].concat()).unwrap(), b"one two");
+        let skippable = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"xyz"].concat();
+        let frames = [zstd(b"one "), skippable.clone(), zstd(b""), zstd(b"two"), skippable.clone()].concat();
+        assert_eq!(unpack(&frames).unwrap(), b"one two");
+        assert_eq!(unpack(&[skippable, zstd(b"x")].concat()).unwrap(), b"x");
+    }
+
+    #[test]
+    fn cut_off_or_followed_by_junk_is_an_error() {
+        let content: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        for packed in [gzip(&content), zstd(&content)] {
+            for length in [5, packed.len() / 2, packed.len() - 1] {
+                assert!(unpack(&packed[..length]).is_err(), "{length}");
+            }
+            assert!(unpack(&[&packed[..], b"junk after the end"].concat()).is_err());
+        }
+        assert!(unpack(&[0x5a, 0x2a, 0x4d, 0x18, 200, 0, 0, 0, 1]).is_err());
+    }
+
+    #[test]
+    fn a_huge_window_is_refused_before_it_is_allocated() {
+        // A frame header whose window descriptor asks for 2^41 bytes and more.
+        let error = unpack(&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 0, 0, 0]).unwrap_err();
+        assert!(error.to_string().to_lowercase().contains("window"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(content in proptest::collection::vec(any::<u8>(), 0..3000)) {
+            prop_assert_eq!(unpack(&gzip(&content)).unwrap(), content.clone());
+            prop_assert_eq!(unpack(&zstd(&content)).unwrap(), content);
+        }
+
+        #[test]
+        fn any_bytes_are_unpacked_or_refused(
+            magic in prop::sample::select(vec![&[0x1f_u8, 0x8b, 8, 0][..], &[0x28, 0xb5, 0x2f, 0xfd], &[]]),
+            content in proptest::collection::vec(any::<u8>(), 0..400),
+        ) {
+            let _ = unpack(&[magic, &content].concat());
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Archives that `docker save` wrote, in the old form and in the one that is an OCI layout, too.
+
+use std::io::Read;
+
+use caveau_oci::{
+    ArchiveImage, Digest, Document, ImageConfig, OciError, limits, parse_archive_manifest, parse_document,
+    parse_layout_index,
+};
+
+use super::archive::Archive;
+use super::oci::blob_name;
+use crate::plan::{LayerSource, LayerSpec, Place, Plan, check_count};
+use crate::{LocalImage, Options, RegistryError};
+
+/// A Docker archive whose image was chosen.
+pub(crate) struct DockerArchive(Archive);
+
+impl LayerSource for DockerArchive {
+    fn open(&self, layer: &LayerSpec) -> Result<Box<dyn Read + Send + '_>, RegistryError> {
+        match layer.place {
+            Place::Offset(offset) => Ok(self.0.reader(offset, layer.size)),
+            Place::Blob => Err(self.0.refused(format!("layer {} has no place in it", layer.diff_id))),
+        }
+    }
+}
+
+/// Reads what the image in a Docker archive is made of.
+pub(crate) fn open_docker_archive(
+    image: &LocalImage,
+    name: &str,
+    options: &Options,
+) -> Result<(Plan, DockerArchive), RegistryError> {
+    let archive = Archive::open(&image.path, &options.limits)?;
+    if !archive.has("manifest.json") {
+        let hint = if archive.has("oci-layout") { "; it is an OCI archive: use oci-archive:" } else { "" };
+        return Err(archive.refused(format!("it has no manifest.json{hint}")));
+    }
+    let images = parse_archive_manifest(&archive.read("manifest.json", limits::MAX_DOCUMENT_BYTES)?)?;
+    let manifests = Manifests::read(&archive)?;
+    let chosen = choose(&archive, images, &manifests, image)?;
+    let plan = plan(&archive, &chosen, &manifests, name)?;
+    Ok((plan, DockerArchive(archive)))
+}
+
+/// The manifests of an archive that is a layout, too: digest, bytes, digest of the configuration.
+struct Manifests(Vec<(Digest, Vec<u8>, Digest)>);
+
+impl Manifests {
+    fn read(archive: &Archive) -> Result<Self, RegistryError> {
+        let mut found = Vec::new();
+        if !archive.has("index.json") {
+            return Ok(Self(found));
+        }
+        let mut entries = parse_layout_index(&archive.read("index.json", limits::MAX_DOCUMENT_BYTES)?)?.manifests;
+        let mut budget = limits::MAX_INDEX_ENTRIES;
+        while let Some(entry) = entries.pop() {
+            budget =
+                budget.checked_sub(1).ok_or_else(|| archive.refused("its index has too many entries".to_owned()))?;
+            // `docker save` may name images whose content it did not save.
+            if !archive.has(&blob_name(entry.digest)) {
+                continue;
+            }
+            let bytes = archive.read(&blob_name(entry.digest), limits::MAX_DOCUMENT_BYTES)?;
+            entry.digest.check(&format!("blob {}", entry.digest), &bytes)?;
+            match parse_document(&bytes, Some(&entry.media_type)) {
+                Ok(Document::Index(index)) => entries.extend(index.manifests),
+                Ok(Document::Manifest(manifest)) => found.push((entry.digest, bytes, manifest.config.digest)),
+                // Attestations and other artifacts stand beside images.
+                Err(OciError::Unsupported { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Self(found))
+    }
+
+    /// The manifest of the image with this configuration.
+    fn of_config(&self, config: Digest) -> Option<&(Digest, Vec<u8>, Digest)> {
+        self.0.iter().find(|(_, _, of)| *of == config)
+    }
+}
+
+/// The image that the source names, by reference, by digest, or because it is the only one.
+fn choose(
+    archive: &Archive,
+    images: Vec<ArchiveImage>,
+    manifests: &Manifests,
+    wanted: &LocalImage,
+) -> Result<ArchiveImage, RegistryError> {
+    let names: Vec<String> = images.iter().flat_map(|image| image.repo_tags.iter().take(4).cloned()).take(32).collect();
+    let mut found = Vec::new();
+    for image in images {
+        let named = wanted.name.as_deref().is_none_or(|name| image.is_named(name));
+        if named && has_digest(archive, &image, manifests, wanted.digest)? {
+            found.push(image);
+        }
+    }
+    let several = found.len() > 1;
+    match found.pop() {
+        Some(image) if !several => Ok(image),
+        _ => {
+            let reason = match (several, &wanted.name, wanted.digest) {
+                (true, ..) => "there are several images; say which one by its reference".to_owned(),
+                (false, _, Some(digest)) => format!("there is no image with digest {digest}"),
+                (false, Some(name), None) => format!("there is no image named {name:?}"),
+                (false, None, None) => "there is no image".to_owned(),
+            };
+            let available = if names.is_empty() { "none with a name".to_owned() } else { names.join(", ") };
+            Err(OciError::NoSuchImage { reason, available }.into())
+        }
+    }
+}
+
+/// Whether the image's manifest or configuration has the digest that the source asks for.
+fn has_digest(
+    archive: &Archive,
+    image: &ArchiveImage,
+    manifests: &Manifests,
+    wanted: Option<Digest>,
+) -> Result<bool, RegistryError> {
+    let Some(wanted) = wanted else { return Ok(true) };
+    let config = Digest::of(&archive.read(&image.config, limits::MAX_CONFIG_BYTES)?);
+    Ok(config == wanted || manifests.of_config(config).is_some_and(|(manifest, ..)| *manifest == wanted))
+}
+
+/// From the archive's own manifest to the layers' places.
+fn plan(archive: &Archive, image: &ArchiveImage, manifests: &Manifests, name: &str) -> Result<Plan, RegistryError> {
+    let config_bytes = archive.read(&image.config, limits::MAX_CONFIG_BYTES)?;
+    let config_digest = Digest::of(&config_bytes);
+    if let Some(named) = named_digest(&image.config) {
+        named.check_found(&format!("{} in {}", image.config, archive.path().display()), config_digest)?;
+    }
+    let config = ImageConfig::parse(&config_bytes)?;
+    check_count(name, config.diff_ids.len(), image.layers.len())?;
+    let mut layers = Vec::new();
+    for (diff_id, path) in config.diff_ids.iter().zip(&image.layers) {
+        let (offset, size) = archive.locate_linked(path)?;
+        let blob = path.strip_prefix("blobs/sha256/").and_then(|hex| Digest::from_hex(hex).ok());
+        layers.push(LayerSpec { diff_id: *diff_id, blob, size, place: Place::Offset(offset) });
+    }
+    let manifest = manifests.of_config(config_digest);
+    Ok(Plan {
+        manifest_digest: manifest.map(|(digest, ..)| *digest),
+        manifest: manifest.map(|(_, bytes, _)| bytes.clone()),
+        config_bytes,
+        config,
+        layers,
+    })
+}
+
+/// The digest that a configuration's path is named after: `<hex>.json` or `blobs/sha256/<hex>`.
+fn named_digest(path: &str) -> Option<Digest> {
+    let hex = path.strip_prefix("blobs/sha256/").or_else(|| path.strip_suffix(".json"))?;
+    Digest::from_hex(hex).ok()
+}
