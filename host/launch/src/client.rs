@@ -281,6 +281,11 @@ impl Group {
             Ok((other, _, _)) => return Err(self.unwelcome(other)),
             // It ended by itself while it was asked.
             Err(_) if !self.folder.is_held()? => return Ok(StopReport::default()),
+            // There is no container yet that could be asked.
+            Err(GroupError::NotRunning { status: Status::Starting, .. }) => {
+                self.kill()?;
+                return Ok(StopReport { forced: true, notes: vec!["the group was still being started".into()] });
+            }
             Err(error) => return Err(error),
         };
         self.wait_down(TAKE_DOWN)?;

@@ -1,6 +1,9 @@
 //! The guest's measured parts, as sealed copies: measured from the same bytes that QEMU gets.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use crate::{FirmwareFiles, GuestFiles, SealError, memfd::SealedFile};
 
@@ -47,6 +50,8 @@ pub struct Guest {
     pub cmdline: String,
     /// What runs before the kernel.
     pub firmware: Firmware,
+    /// What tells these parts from others without reading them: paths, lengths, times of change.
+    pub(crate) origin: String,
 }
 
 /// What runs before the kernel.
@@ -90,8 +95,22 @@ impl Guest {
             initrd: sealed(&files.initrd, MAX_IMAGE)?,
             cmdline: cmdline(&files.cmdline)?,
             firmware,
+            origin: origin(files),
         })
     }
+}
+
+/// Paths, lengths and times of change of all that runs first.
+fn origin(files: &GuestFiles) -> String {
+    let executed: Vec<&PathBuf> = match &files.firmware {
+        FirmwareFiles::Direct { bios, option_roms } => [bios, &files.kernel].into_iter().chain(option_roms).collect(),
+        FirmwareFiles::Ovmf { path } => vec![path, &files.kernel],
+    };
+    let parts = executed.into_iter().map(|path| match path.metadata() {
+        Ok(found) => format!("{}:{}:{}.{}", path.display(), found.len(), found.mtime(), found.mtime_nsec()),
+        Err(error) => format!("{}:{error}", path.display()),
+    });
+    parts.collect::<Vec<_>>().join(" ")
 }
 
 fn sealed(path: &Path, limit: u64) -> Result<SealedFile, GuestError> {

@@ -59,12 +59,16 @@ impl SealedFile {
         if !source.metadata().map_err(unreadable)?.is_file() {
             return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
         }
-        let mut bytes = Vec::new();
-        source.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.len() as u64 > limit {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let mut source = source.take(limit.saturating_add(1));
+        let mut length = 0;
+        // From file to file: the kernel copies.
+        let copy =
+            Self::fill(&name, |file| io::copy(&mut source, file).map(|copied| length = copied)).map_err(unreadable)?;
+        if length > limit {
             return Err(SealError::Long { path: path.to_owned(), limit });
         }
-        Self::new(&path.file_name().unwrap_or_default().to_string_lossy(), &bytes)
+        Ok(copy)
     }
 
     fn fill(name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Self> {

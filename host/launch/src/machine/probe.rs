@@ -12,13 +12,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{Machine, MachineParts, Qemu, TeeParts};
-use crate::{
-    Accelerator,
-    guest::{Firmware, Guest},
-};
+use crate::{Accelerator, guest::Guest};
 
 /// Longest time that a probe may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -116,18 +112,10 @@ fn watched(machine: &Machine) -> KvmVerdict {
     fails("the kernel did not boot within 10 s")
 }
 
-/// QEMU, the kernel's and the firmware's digests, and the host's boot.
+/// QEMU, the guest's parts, and the host's boot.
 fn key(qemu: &Qemu, guest: &Guest) -> Option<String> {
-    let mut digest = Sha256::new();
-    digest.update(guest.kernel.read().ok()?);
-    if let Firmware::Direct { bios, option_roms } = &guest.firmware {
-        digest.update(bios.read().ok()?);
-        for rom in option_roms {
-            digest.update(rom.file.read().ok()?);
-        }
-    }
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(format!("{} {} {}", qemu.fingerprint().ok()?, hex::encode(digest.finalize()), boot.trim()))
+    Some(format!("{} {} {}", qemu.fingerprint().ok()?, guest.origin, boot.trim()))
 }
 
 fn remembered(memory: &Path, key: &str) -> Option<KvmVerdict> {

@@ -195,7 +195,8 @@ impl GroupFolder {
         serde_json::from_slice(&bytes).map_err(|cause| StateError::Damaged { path, cause })
     }
 
-    /// Replaces a file as a whole: a reader sees the old or the new one.
+    /// Replaces a file as a whole: a reader sees the old or the new one. It is not forced to disk: after the host's next
+    /// boot no group runs, and nothing here means anything.
     fn write(&self, file: &str, value: &impl Serialize) -> Result<(), StateError> {
         let path = self.path.join(file);
         let fresh = self.path.join(format!("{file}.new"));
@@ -204,7 +205,6 @@ impl GroupFolder {
         let write = || -> io::Result<()> {
             let mut out = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
             out.write_all(&bytes)?;
-            out.sync_all()?;
             fs::rename(&fresh, &path)
         };
         write().map_err(file_error("write", &path))

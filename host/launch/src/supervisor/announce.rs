@@ -3,7 +3,11 @@
 use std::{
     fs::File,
     io::{self, Write},
-    sync::{Mutex, PoisonError},
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use caveau_protocol::ErrorKind;
@@ -36,20 +40,31 @@ pub struct Failure {
     pub denial: Option<serde_json::Value>,
 }
 
-/// The pipe's writing end. Whoever started the supervisor may be gone; the group does not mind.
+/// The pipe's writing end. Once the last line is said, whoever started the supervisor may go.
 #[derive(Debug)]
 pub(super) struct Announcer {
     pipe: Mutex<Option<File>>,
+    done: Arc<AtomicBool>,
 }
 
 impl Announcer {
     pub(super) fn new(pipe: File) -> Self {
-        Self { pipe: Mutex::new(Some(pipe)) }
+        Self { pipe: Mutex::new(Some(pipe)), done: Arc::default() }
+    }
+
+    /// Another handle to the pipe, to see whether anybody listens, and whether the last line has been said.
+    pub(super) fn watched(&self) -> io::Result<(OwnedFd, Arc<AtomicBool>)> {
+        let pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
+        let copy = pipe.as_ref().ok_or(io::ErrorKind::BrokenPipe)?.try_clone()?;
+        Ok((copy.into(), Arc::clone(&self.done)))
     }
 
     /// Sends one line. After the last one, or when nobody listens any more, the pipe is closed.
     pub(super) fn say(&self, announcement: &Announcement) {
         let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(announcement, Announcement::Step { .. }) {
+            self.done.store(true, Ordering::SeqCst);
+        }
         let heard = pipe.as_mut().is_some_and(|pipe| write_line(pipe, announcement).is_ok());
         if !heard || !matches!(announcement, Announcement::Step { .. }) {
             *pipe = None;

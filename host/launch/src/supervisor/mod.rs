@@ -149,6 +149,8 @@ impl Supervisor {
         happenings: Sender<Happening>,
     ) -> Result<(Running, Shared), UpError> {
         self.recorder.update(|record| record.supervisor_pid = std::process::id())?;
+        let (pipe, done) = self.announcer.watched().map_err(host("watch the program that started this"))?;
+        watch::starter(pipe, done, self.recorder.clone()).map_err(host("start a thread"))?;
         let note = |step: &str| self.note(step);
         let running = machine_start::start(&self.plan, &self.root, &self.folder, &note)?;
         self.recorder.update(|record| {

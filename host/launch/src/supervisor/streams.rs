@@ -103,14 +103,14 @@ fn note_exit(group: &Group, index: usize, container: &Container, exit: Exit) {
 /// One stream of a container's init.
 fn pump_init(group: &Group, name: &str, container: &Container, process: &ProcessId, stream: Stream) {
     let mut lines = group.log.lines(name, stream);
+    let mut fault = None;
     let result = pump(&group.client, process, stream, |bytes| {
-        if let Err(error) = lines.push(bytes) {
-            eprintln!("output of {name} is not in the log: {}", crate::chain(&error));
-        }
+        // A full disk must not hold the container up; its first complaint is kept.
+        fault = fault.take().or(lines.push(bytes).err());
         container.hub.output(stream, bytes);
     });
-    if let Err(error) = lines.flush() {
-        eprintln!("output of {name} is not in the log: {}", crate::chain(&error));
+    if let Some(error) = fault.or(lines.flush().err()) {
+        eprintln!("{stream:?} of {name} is not in the log as a whole: {}", crate::chain(&error));
     }
     match result {
         Ok(()) | Err(CallError::Closed(None)) => {}

@@ -1,15 +1,26 @@
 //! Threads that watch: whether QEMU still executes the guest, and whether the guest still answers.
 
 use std::{
-    sync::{Arc, mpsc::Sender},
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
+    },
     thread,
     time::Duration,
 };
 
-use caveau_protocol::{AgentReply, AgentRequest, EventKind};
+use caveau_protocol::{AgentReply, AgentRequest};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::group::{Happening, Shared};
-use crate::{AgentClient, CallError, Machine, machine::describe};
+use crate::{
+    AgentClient, CallError, Cause, Machine, Phase,
+    machine::describe,
+    state::{Recorder, now_ns},
+};
 
 /// Time between two looks at QEMU's run state; its end is seen at once.
 const LOOK: Duration = Duration::from_secs(5);
@@ -17,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long the guest may hold the question for news, at most.
 const NEWS: Duration = Duration::from_secs(10);
 
-/// Least time between two events that are taken: each is written to disk, and a guest may have many.
+/// Least time between two events that are taken: each is written down, and a guest may have many.
 const EVENT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Watches QEMU from its first moment on: when it ends or stops, every open call to the agent ends too.
@@ -66,9 +77,6 @@ pub(super) fn guest(group: &Shared) -> std::io::Result<()> {
                 Ok((AgentReply::Event(Some(event)), _)) => {
                     group.liveness.answered();
                     after = after.max(event.number);
-                    if let EventKind::LayerCorrupted { layer } = &event.event {
-                        eprintln!("layer {} does not match its root hash", layer.0);
-                    }
                     if let Err(error) = group.recorder.update(|record| record.push_event(event)) {
                         eprintln!("{}", crate::chain(&error));
                     }
@@ -81,6 +89,31 @@ pub(super) fn guest(group: &Shared) -> std::io::Result<()> {
                     thread::sleep(patience);
                 }
             }
+        }
+    })?;
+    Ok(())
+}
+
+/// Watches the process that asked for the start, until `done`: when it goes away before, nobody will ever hear of the group.
+/// This process then ends, and QEMU with it.
+pub(super) fn starter(pipe: OwnedFd, done: Arc<AtomicBool>, recorder: Recorder) -> std::io::Result<()> {
+    thread::Builder::new().name("watch-starter".into()).spawn(move || {
+        while !done.load(Ordering::SeqCst) {
+            let mut watched = [PollFd::new(&pipe, PollFlags::empty())];
+            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            match rustix::event::poll(&mut watched, Some(&second)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                // The reading end is closed: after the last announcement that is as it should be.
+                Ok(_) if done.load(Ordering::SeqCst) => return,
+                Ok(_) => break,
+                Err(_) => return,
+            }
+        }
+        if !done.swap(true, Ordering::SeqCst) {
+            let reason = "the program that started it went away before the group ran".to_owned();
+            let cause = Cause::Failed { reason, denial: None };
+            let ended = recorder.update(|record| record.phase = Phase::Ended { at_ns: now_ns(), cause });
+            std::process::exit(if ended.is_ok() { 0 } else { 2 });
         }
     })?;
     Ok(())

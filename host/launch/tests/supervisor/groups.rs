@@ -1,9 +1,10 @@
 //! The tests.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -35,6 +36,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("a_start_that_hangs_ends_at_its_limit", a_start_that_hangs_ends_at_its_limit),
     ("a_stopped_supervisor_is_called_unresponsive", a_stopped_supervisor_is_called_unresponsive),
+    ("an_abandoned_start_ends", an_abandoned_start_ends),
     ("events_are_kept", events_are_kept),
     ("exec_has_streams_and_an_exit_of_its_own", exec_has_streams_and_an_exit_of_its_own),
     ("input_reaches_the_process", input_reaches_the_process),
@@ -47,6 +49,16 @@ pub(crate) const TESTS: &[Test] = &[
 struct Place {
     folder: tempfile::TempDir,
     root: StateRoot,
+}
+
+/// Starts the group of a written plan, and does nothing else: `STATE PLAN QEMU`.
+pub(crate) fn start_only(arguments: &[OsString]) -> ExitCode {
+    let [state, plan, qemu] = arguments else { return ExitCode::FAILURE };
+    let plan: LaunchPlan = serde_json::from_slice(&fs::read(plan).unwrap()).unwrap();
+    let mut supervisor = Command::new(std::env::current_exe().unwrap());
+    supervisor.arg("__supervise").env("CAVEAU_QEMU", qemu);
+    let started = start_with(&mut supervisor, &StateRoot::at(state.as_ref()).unwrap(), &plan, false, &mut |_| {});
+    if started.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 impl Place {
@@ -305,6 +317,37 @@ fn a_stopped_supervisor_is_called_unresponsive() {
     group.kill().unwrap();
     eventually("QEMU ends with its supervisor", || !is_alive(record.qemu_pid.unwrap()));
     assert!(matches!(group.status().unwrap().0, Status::Lost { .. }));
+}
+
+fn an_abandoned_start_ends() {
+    let place = Place::new();
+    let mut plan = place.plan("wait");
+    plan.policy = "hang".into();
+    let written = place.folder.path().join("plan.json");
+    fs::write(&written, serde_json::to_vec(&plan).unwrap()).unwrap();
+    let user = |plan: &Path| {
+        let mut user = Command::new(std::env::current_exe().unwrap());
+        user.arg("__start").arg(place.root.path()).arg(plan).arg(place.folder.path().join("qemu"));
+        user
+    };
+    let mut starting = user(&written).spawn().unwrap();
+    let group = || Group::open(&place.root, &plan.name).ok();
+    eventually("QEMU runs", || group().is_some_and(|group| group.status().unwrap().1.qemu_pid.is_some()));
+    let group = group().unwrap();
+    assert_eq!(group.status().unwrap().0, Status::Starting);
+    starting.kill().unwrap();
+    starting.wait().unwrap();
+    let (status, record) = Place::end_of(&group);
+    assert!(matches!(&status, Status::Failed { reason } if reason.contains("went away")), "{status}");
+    eventually("QEMU ends with its supervisor", || !is_alive(record.qemu_pid.unwrap()));
+    group.remove().unwrap();
+    // Once the group runs, whoever started it may go.
+    plan.policy = "allow".into();
+    fs::write(&written, serde_json::to_vec(&plan).unwrap()).unwrap();
+    assert!(user(&written).status().unwrap().success());
+    std::thread::sleep(Duration::from_millis(1500));
+    let group = Group::open(&place.root, &plan.name).unwrap();
+    assert_eq!(group.status().unwrap().0, Status::Running);
 }
 
 fn events_are_kept() {
