@@ -14,7 +14,7 @@ use regorus::{
 };
 use serde_json::Value;
 
-use crate::{error::PolicyError, point::Point};
+use crate::{error::PolicyError, nesting, point::Point};
 
 /// Longest policy text in bytes.
 pub const MAX_TEXT: usize = 4 << 20;
@@ -46,6 +46,7 @@ impl Document {
         if text.len() > MAX_TEXT {
             return Err(PolicyError::TooLong { found: text.len(), most: MAX_TEXT });
         }
+        nesting::check(text)?;
         let mut engine = match engine(text, false) {
             Ok(engine) => engine,
             Err(first) => engine(text, true).map_err(|_| PolicyError::Syntax(shorten(&first)))?,

@@ -50,6 +50,14 @@ pub enum PolicyError {
     /// The text is no Rego of version 1 or 0.
     #[error("failed to parse the policy: {0}")]
     Syntax(String),
+    /// An expression goes deeper than is accepted.
+    #[error(
+        "line {line} of the policy piles up too many brackets and operators in one expression: say it in several rules"
+    )]
+    TooDeep {
+        /// Where, counted from 1.
+        line: usize,
+    },
     /// The text is longer than is accepted.
     #[error("the policy is {found} bytes long, and at most {most} are accepted")]
     TooLong {
