@@ -19,6 +19,7 @@
 //! Refuses to measure one file and run another: all that a guest executes is copied into sealed memory first.
 
 mod agent;
+mod attachment;
 mod bring_up;
 mod client;
 mod control;
@@ -38,8 +39,9 @@ mod state;
 mod supervisor;
 
 pub use agent::{AgentClient, Answer, CallError};
+pub use attachment::{AttachEvent, Attachment, Input};
 pub use bring_up::StepError;
-pub use client::{AttachEvent, Attachment, Group, GroupError, Input, Listed, list};
+pub use client::{Group, GroupError, Listed, list};
 pub use control::StopReport;
 pub use doctor::{Check, Report, Verdict, report};
 pub use guest::{Firmware, Guest, GuestError, OptionRom};

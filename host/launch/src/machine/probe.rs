@@ -16,8 +16,11 @@ use serde::{Deserialize, Serialize};
 use super::{Machine, MachineParts, Qemu, TeeParts};
 use crate::{Accelerator, guest::Guest};
 
-/// Longest time that a probe may take.
+/// Longest time that a probe may take where the processor has virtualization: a busy host must not be taken for a bad one.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest time where it has none: whatever stands behind `/dev/kvm` there is worth using only if it is quick.
+const SHORT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Time between two looks at the probe's VM.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -47,7 +50,7 @@ struct Remembered {
 }
 
 /// Whether KVM can boot `guest`'s kernel here. The answer is remembered in `folder` until QEMU, the kernel or the host's
-/// boot is another. Takes at most 10 s, and a moment where it is remembered.
+/// boot is another. Takes at most 10 s (2 s without hardware virtualization), and a moment where it is remembered.
 #[must_use]
 pub fn probe_kvm(qemu: &Qemu, guest: &Guest, folder: &Path) -> KvmVerdict {
     if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
@@ -97,7 +100,8 @@ fn tried(qemu: &Qemu, guest: &Guest, folder: &Path) -> KvmVerdict {
 fn watched(machine: &Machine) -> KvmVerdict {
     let fails = |reason: &str| KvmVerdict::Fails { reason: reason.to_owned() };
     let start = Instant::now();
-    while start.elapsed() < LIMIT {
+    let limit = if has_virtualization() { LIMIT } else { SHORT_LIMIT };
+    while start.elapsed() < limit {
         if machine.wait(PAUSE).is_some() {
             // The console's last bytes may still be on their way.
             std::thread::sleep(PAUSE);
@@ -109,7 +113,14 @@ fn watched(machine: &Machine) -> KvmVerdict {
             Ok(state) => return KvmVerdict::Fails { reason: format!("QEMU stopped in state {state}") },
         }
     }
-    fails("the kernel did not boot within 10 s")
+    fails(&format!("the kernel did not boot within {} s", limit.as_secs()))
+}
+
+/// Whether the processor says that it has hardware virtualization.
+fn has_virtualization() -> bool {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = text.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    flags.split_whitespace().any(|flag| matches!(flag, "svm" | "vmx"))
 }
 
 /// QEMU, the guest's parts, and the host's boot.
