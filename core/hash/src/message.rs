@@ -3,6 +3,8 @@
 //! With blocks of a multiple of 64 bytes, the salt and the front of the data make the first SHA block, the data's end
 //! and the padding (FIPS 180-4, section 5.1.1) the last, and all between are read where they lie.
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
 use crate::SALT_BYTES;
 
 /// Bytes that one run of the compression function takes in.
@@ -62,6 +64,20 @@ impl<'a, const LANES: usize> Lanes<'a, LANES> {
             (*whole, *rest) = rest.split_first_chunk()?;
         }
         Some(whole)
+    }
+
+    /// Asks for what comes two SHA blocks on: of so many lanes no processor foresees that it is wanted.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        for rest in self.rest {
+            if let Some(later) = rest.get(2 * SHA_BLOCK..) {
+                #[expect(unsafe_code, reason = "prefetching takes a pointer")]
+                // SAFETY: prefetching reads nothing and cannot fault; the pointer is within or at the end of a slice.
+                unsafe {
+                    _mm_prefetch::<_MM_HINT_T0>(later.as_ptr().cast());
+                }
+            }
+        }
     }
 
     /// The last SHA block of each message: what is left, a one bit, zeros, and the message's length in bits.

@@ -48,6 +48,7 @@ fn sixteen(salt: &[u8; SALT_BYTES], block_size: usize, group: &[u8], digests: &m
     }
     compress(&mut state, lanes.first(salt).each_ref());
     while let Some(whole) = lanes.next_whole() {
+        lanes.prefetch();
         compress(&mut state, whole);
     }
     compress(&mut state, lanes.last().each_ref());
