@@ -206,10 +206,14 @@ impl Supervisor {
     fn attach(&self, group: &Shared, attached: Option<UnixStream>) -> Result<(), UpError> {
         let Some(stream) = attached else { return Ok(()) };
         let client = Arc::new(Client::new(&stream).map_err(host("attach the first client"))?);
+        if let Some((_, container)) = group.container(None) {
+            // Here and not in the thread: the container's first byte may come at any time after this.
+            container.hub.attach(Arc::clone(&client));
+        }
         let group = Shared::clone(group);
         let spawned = thread::Builder::new().name("first-client".into()).spawn(move || {
-            if let Some((plan, container)) = group.container(None) {
-                serve::join(&group, plan, container, stream, client);
+            if let Some((plan, _)) = group.container(None) {
+                serve::take_input(&group, plan, stream, &client);
             }
         });
         spawned.map(drop).map_err(host("start a thread"))

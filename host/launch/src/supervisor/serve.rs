@@ -140,19 +140,13 @@ fn attach(group: &Group, mut stream: UnixStream, name: Option<&str>) {
     let id = plan.create.container.clone();
     let terminal = plan.create.process.terminal;
     answer(&mut stream, &ControlReply::Attached { terminal, container: id, exec: None }, Vec::new());
-    join(group, plan, container, stream, client);
+    container.hub.attach(Arc::clone(&client));
+    take_input(group, plan, stream, &client);
 }
 
-/// Connects a client with a container's init for as long as the client stays.
-pub(super) fn join(
-    group: &Group,
-    plan: &ContainerPlan,
-    container: &Container,
-    stream: UnixStream,
-    client: Arc<Client>,
-) {
-    container.hub.attach(Arc::clone(&client));
-    streams::serve_input(&group.client, &Group::init(plan), stream, &client, group.answer_limit());
+/// Takes a client's input for a container's init for as long as the client stays.
+pub(super) fn take_input(group: &Group, plan: &ContainerPlan, stream: UnixStream, client: &Client) {
+    streams::serve_input(&group.client, &Group::init(plan), stream, client, group.answer_limit());
 }
 
 /// Runs one more process for a client. When the client leaves, the process's input is closed and its output is read on
