@@ -16,6 +16,15 @@ pub(crate) enum Unpacker<R> {
     Zstd(Box<ZstdFrames<R>>),
 }
 
+/// The unpacked bytes of a layer's tar that may be packed with gzip or zstd; its first bytes say how. The first buffer of
+/// `input` must hold four of them if there are as many.
+///
+/// # Errors
+/// Where the first bytes cannot be read. Broken packing is an error of the reader that comes back.
+pub fn unpacked<R: BufRead>(input: R) -> io::Result<impl Read> {
+    Unpacker::new(input)
+}
+
 impl<R: BufRead> Unpacker<R> {
     /// Looks at the first bytes of `input`, whose first buffer must hold four of them if there are as many.
     pub(crate) fn new(mut input: R) -> io::Result<Self> {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use caveau_oci::Digest;
 use caveau_verity::{BlockSource, RootHash};
 use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
@@ -199,6 +200,8 @@ impl Opened {
         let file = match File::options().read(true).custom_flags(flags).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            // Something else than a file of ours: the file that is made anew takes its place.
+            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => return Ok(None),
             Err(error) => return Err(error).at("open", &path),
         };
         flock(&file, FlockOperation::LockShared).at("lock", &path)?;

@@ -32,9 +32,10 @@ mod store;
 
 pub use convert::FileImage;
 pub use error::RegistryError;
+pub use inflate::unpacked;
 pub use layers::StoredLayer;
 pub use maintain::{ImageEntry, Removed};
-pub use options::{Limits, Options, PullPolicy, Retry};
+pub use options::{Limits, Options, Proxies, PullPolicy, Retry};
 pub use progress::{Event, Progress};
 pub use resolve::{Image, resolve};
 pub use source::{ImageSource, LocalImage};

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use caveau_oci::Platform;
 
+use crate::remote::docker_config_dir;
+pub use crate::remote::Proxies;
+
 /// When a registry is asked although the image is in the store (as `docker run --pull`). Local sources are always read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PullPolicy {
@@ -30,7 +33,7 @@ impl std::str::FromStr for PullPolicy {
     }
 }
 
-/// How an image is to be fetched; the default is what Docker does.
+/// How an image is to be fetched; the default is what Docker does, and the only place where the environment is asked.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The platform wanted from an image that has several.
@@ -42,6 +45,10 @@ pub struct Options {
     /// Registries (host, or host and port) that may be reached over TLS without verification or over plain HTTP.
     /// Loopback addresses and `localhost` always may.
     pub insecure_registries: Vec<String>,
+    /// The folder of Docker's `config.json`, where logins are: `$DOCKER_CONFIG` or `~/.docker`.
+    pub docker_config: Option<PathBuf>,
+    /// Proxies between here and registries: those of the environment.
+    pub proxies: Proxies,
     /// Layers that are fetched and converted at the same time.
     pub parallel: usize,
     /// How often and how soon a failed request is tried again.
@@ -57,6 +64,8 @@ impl Default for Options {
             pull: PullPolicy::default(),
             ca_certificates: Vec::new(),
             insecure_registries: Vec::new(),
+            docker_config: docker_config_dir(),
+            proxies: Proxies::from_environment(),
             parallel: 4,
             retry: Retry::default(),
             limits: Limits::default(),

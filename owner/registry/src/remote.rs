@@ -25,6 +25,9 @@ use crate::{Options, Progress, RegistryError};
 use blob::BlobReader;
 use http::Session;
 
+pub(crate) use credentials::config_dir as docker_config_dir;
+pub use proxy::Proxies;
+
 /// An image's repository in its registry. Nothing is sent before something is asked for.
 pub(crate) struct Remote<'a> {
     reference: &'a Reference,

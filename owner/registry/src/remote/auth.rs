@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use caveau_oci::Reference;
 use serde::Deserialize;
 use ureq::http::header::AUTHORIZATION;
 use zeroize::Zeroizing;
@@ -52,25 +51,22 @@ struct TokenAnswer {
 }
 
 /// A login to be made.
-pub(super) struct Login<'s, 'a> {
-    pub(super) session: &'s Session<'a>,
-    pub(super) reference: &'a Reference,
-}
+pub(super) struct Login<'s, 'a>(pub(super) &'s Session<'a>);
 
 impl Login<'_, '_> {
     /// What to send from now on.
     pub(super) fn answer(&self, challenge: &Challenge) -> Result<Authorization, Failure> {
-        let credentials = Credentials::find(self.reference)?;
+        let credentials = Credentials::find(self.0.reference, self.0.options.docker_config.as_deref())?;
         match challenge {
             Challenge::Basic => match credentials {
                 Some(Credentials::Password { user, password }) => Ok(Authorization::basic(&user, &password)),
                 Some(Credentials::IdentityToken(_)) => {
-                    Err(self.session.denied("it wants a password and the login holds an identity token").into())
+                    Err(self.0.denied("it wants a password and the login holds an identity token").into())
                 }
-                None => Err(self.session.denied("it wants a login and there is none for it").into()),
+                None => Err(self.0.denied("it wants a login and there is none for it").into()),
             },
             Challenge::Bearer { realm, service, scope } => {
-                let pull = format!("repository:{}:pull", self.reference.repository());
+                let pull = format!("repository:{}:pull", self.0.reference.repository());
                 let scope = scope.as_deref().unwrap_or(&pull);
                 self.token(realm, service.as_deref(), scope, credentials)
             }
@@ -95,16 +91,16 @@ impl Login<'_, '_> {
             Some(Credentials::IdentityToken(token)) => {
                 let token = encode(token);
                 let form = Zeroizing::new([GRANT, &token, "&", &form].concat());
-                self.session.send_form(realm, &form)?
+                self.0.send_form(realm, &form)?
             }
             Some(Credentials::Password { user, password }) => {
                 let basic = Authorization::basic(user, password);
-                self.session.send(&joined(realm), &[(AUTHORIZATION.as_str(), basic.header())])?
+                self.0.send(&joined(realm), &[(AUTHORIZATION.as_str(), basic.header())])?
             }
-            None => self.session.send(&joined(realm), &[])?,
+            None => self.0.send(&joined(realm), &[])?,
         };
         if !response.status().is_success() {
-            return Err(self.session.failure(realm, response));
+            return Err(self.0.failure(realm, response));
         }
         let mut body = Zeroizing::new(Vec::new());
         let read = response.into_body().into_reader().take(MAX_TOKEN_BYTES).read_to_end(&mut body);

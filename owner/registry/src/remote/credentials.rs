@@ -55,10 +55,10 @@ struct HelperAnswer {
 }
 
 impl Credentials {
-    /// The login for the registry of `reference`, if the user has one.
-    pub(super) fn find(reference: &Reference) -> Result<Option<Self>, RegistryError> {
-        match config_path() {
-            Some(path) => Self::find_in(&path, reference.registry()),
+    /// The login for the registry of `reference`, if the user has one in the configuration in `dir`.
+    pub(super) fn find(reference: &Reference, dir: Option<&Path>) -> Result<Option<Self>, RegistryError> {
+        match dir {
+            Some(dir) => Self::find_in(&dir.join("config.json"), reference.registry()),
             None => Ok(None),
         }
     }
@@ -115,11 +115,10 @@ impl AuthEntry {
     }
 }
 
-/// Where Docker keeps its configuration.
-fn config_path() -> Option<PathBuf> {
+/// The folder where Docker keeps its configuration.
+pub(crate) fn config_dir() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let dir = variable("DOCKER_CONFIG").or_else(|| variable("HOME").map(|home| home.join(".docker")))?;
-    Some(dir.join("config.json"))
+    variable("DOCKER_CONFIG").or_else(|| variable("HOME").map(|home| home.join(".docker")))
 }
 
 /// The host of a key, which may be a URL.

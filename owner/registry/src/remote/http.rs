@@ -17,7 +17,7 @@ use ureq::http::{Response, StatusCode, Uri};
 use ureq::{Agent, Body, Proxy};
 
 use super::auth::{Authorization, Login};
-use super::proxy::{Proxies, is_loopback};
+use super::proxy::is_loopback;
 use super::{challenge, tls};
 use crate::{Event, Options, Progress, RegistryError};
 
@@ -35,11 +35,10 @@ const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 
 /// One registry and the way to it.
 pub(super) struct Session<'a> {
-    reference: &'a Reference,
-    options: &'a Options,
+    pub(super) reference: &'a Reference,
+    pub(super) options: &'a Options,
     progress: &'a dyn Progress,
     base: String,
-    proxies: Proxies,
     agents: Mutex<BTreeMap<(bool, Option<String>), Agent>>,
     authorization: Mutex<Option<Authorization>>,
 }
@@ -71,7 +70,6 @@ impl<'a> Session<'a> {
             options,
             progress,
             base: format!("https://{host}"),
-            proxies: Proxies::from_environment(),
             agents: Mutex::default(),
             authorization: Mutex::default(),
         };
@@ -207,8 +205,7 @@ impl<'a> Session<'a> {
         let Some(challenge) = challenge::parse(headers.iter().filter_map(|value| value.to_str().ok())) else {
             return Err(self.denied("it wants a login of a kind that is not supported").into());
         };
-        let login = Login { session: self, reference: self.reference };
-        *current = Some(login.answer(&challenge)?);
+        *current = Some(Login(self).answer(&challenge)?);
         Ok(())
     }
 
@@ -252,7 +249,7 @@ impl<'a> Session<'a> {
             return Err(protocol("it has a user name in it"));
         }
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let proxy = self.proxies.choose(https, host_of(authority.as_str()), port).map(str::to_owned);
+        let proxy = self.options.proxies.choose(https, host_of(authority.as_str()), port).map(str::to_owned);
         let verify = !insecure || !https;
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(agent) = agents.get(&(verify, proxy.clone())) {

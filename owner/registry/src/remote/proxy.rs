@@ -4,9 +4,9 @@
 
 use std::net::IpAddr;
 
-/// The user's proxies.
+/// Proxies by scheme, and the hosts that are reached without them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Proxies {
+pub struct Proxies {
     http: Option<String>,
     https: Option<String>,
     exceptions: Vec<Exception>,
@@ -27,12 +27,13 @@ enum Exception {
 }
 
 impl Proxies {
-    /// What the environment says.
-    pub(super) fn from_environment() -> Self {
+    /// What the environment's variables say.
+    pub fn from_environment() -> Self {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
+    /// What the variables say that `variable` gives by their names.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let either = |name: &str| {
             let value = variable(name).or_else(|| variable(&name.to_lowercase()));
             value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())

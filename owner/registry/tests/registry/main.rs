@@ -1,0 +1,9 @@
+//! The registry crate against layouts and archives, hostile ones among them, against a server that misbehaves on demand, and
+//! against the tools and the registry that people use.
+
+mod layouts;
+mod server;
+mod store;
+mod support;
+//mod tools;
+mod wire;
