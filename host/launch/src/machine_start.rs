@@ -21,6 +21,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Process number of the software secure processor, where there is one.
+    pub(crate) fn processor_pid(&self) -> Option<u32> {
+        self.processor.as_ref().map(SecureProcessor::pid)
+    }
+
     /// Ends the software secure processor: nothing asks it any more.
     pub(crate) fn end_processor(&mut self) {
         self.processor = None;
@@ -80,7 +85,7 @@ pub(crate) fn start(
                 KvmVerdict::Fails { .. } => Accelerator::Tcg,
             };
             note("choose the accelerator");
-            let (processor, link) = SecureProcessor::launch(plan, &guest, &host_data.into(), folder)?;
+            let (processor, link) = SecureProcessor::launch(plan, &guest, host_data.into(), folder.supervisor_log())?;
             note("measure the launch");
             let launch_digest = Some(processor.launch_digest().to_owned());
             let tee = TeeParts::Emulated { accelerator, link: Some(link) };

@@ -1,35 +1,106 @@
 //! The software secure processor of one group: a child process that measures the launch and answers the guest.
-use std::os::{fd::OwnedFd, unix::net::UnixStream};
 
-use crate::{GroupFolder, Guest, LaunchPlan, Process};
+use std::{
+    env, io,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
-/// A running software secure processor.
+use caveau_softsp::{
+    LaunchSettings, StateError,
+    client::{FirmwareParts, LaunchError, Parts, control_pair, launch},
+};
+
+use crate::{Guest, LaunchPlan, Process, guest::Firmware, machine::describe};
+
+/// How long a launch may take: the first of an installation makes RSA keys.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A running software secure processor. Dropped, it is killed.
 #[derive(Debug)]
 pub(crate) struct SecureProcessor {
-    _process: Option<Process>,
+    process: Process,
     launch_digest: String,
-    _link: UnixStream,
 }
 
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecureProcessorError {
-    #[error("failed to start it")]
-    Start(#[source] std::io::Error),
+    #[error("it ended ({status}); its messages are in {log:?}")]
+    Ended { status: String, log: PathBuf },
+    #[error("failed to {act}")]
+    Host {
+        act: &'static str,
+        #[source]
+        cause: io::Error,
+    },
+    #[error(transparent)]
+    Launch(LaunchError),
+    #[error("failed to find its state folder")]
+    State(#[source] StateError),
 }
 
 impl SecureProcessor {
+    /// Starts the process and has it measure `guest`; gives it and the QEMU end of the guest's link. It is the running
+    /// program with the hidden subcommand `__softsp`. Call this from the thread that lives as long as it should.
     pub(crate) fn launch(
-        _plan: &LaunchPlan,
-        _guest: &Guest,
-        _host_data: &[u8; 32],
-        _folder: &GroupFolder,
+        plan: &LaunchPlan,
+        guest: &Guest,
+        host_data: [u8; 32],
+        log: PathBuf,
     ) -> Result<(Self, OwnedFd), SecureProcessorError> {
-        let (ours, theirs) = UnixStream::pair().map_err(SecureProcessorError::Start)?;
-        Ok((Self { _process: None, launch_digest: String::new(), _link: ours }, theirs.into()))
+        let state = caveau_softsp::state_folder().map_err(SecureProcessorError::State)?;
+        let program = env::current_exe().map_err(host("find the running program"))?;
+        let (ours, theirs) = control_pair().map_err(host("make a socket pair"))?;
+        let (for_qemu, forprocessor) = UnixStream::pair().map_err(host("make a socket pair"))?;
+        let mut command = Command::new(program);
+        command.arg("__softsp").arg(state).arg(theirs.as_raw_fd().to_string());
+        // Its messages go where the supervisor's own go.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).current_dir("/");
+        let process = Process::start(&mut command, &[theirs.as_fd()]).map_err(host("start it"))?;
+        drop(theirs);
+        let settings = LaunchSettings::new(&guest.cmdline, plan.vcpus, &plan.vcpu_type, host_data);
+        let parts = parts(guest, &forprocessor);
+        let launched = launch(ours.as_fd(), &settings, &parts, PATIENCE).map_err(|error| why(error, &process, log))?;
+        Ok((Self { process, launch_digest: launched.launch_digest.to_string() }, for_qemu.into()))
     }
 
+    /// Its process number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The launch digest, hexadecimal.
     pub(crate) fn launch_digest(&self) -> &str {
         &self.launch_digest
     }
+}
+
+/// The sealed parts, as they are measured; the process gets its own copies of the descriptors.
+fn parts<'a>(guest: &'a Guest, link: &'a UnixStream) -> Parts<'a> {
+    let firmware = match &guest.firmware {
+        Firmware::Direct { bios, option_roms } => FirmwareParts::Direct {
+            bios: bios.as_fd(),
+            option_roms: option_roms.iter().map(|rom| (rom.name.as_str(), rom.file.as_fd())).collect(),
+        },
+        Firmware::Ovmf(image) => FirmwareParts::Ovmf(image.as_fd()),
+    };
+    Parts { firmware, kernel: guest.kernel.as_fd(), initrd: Some(guest.initrd.as_fd()), link: link.as_fd() }
+}
+
+/// Where it ended without an answer, how it ended says more.
+fn why(error: LaunchError, process: &Process, log: PathBuf) -> SecureProcessorError {
+    match (&error, process.wait(Duration::from_secs(1))) {
+        (LaunchError::Ended, Some(status)) => SecureProcessorError::Ended { status: describe(status), log },
+        _ => SecureProcessorError::Launch(error),
+    }
+}
+
+fn host(act: &'static str) -> impl FnOnce(io::Error) -> SecureProcessorError {
+    move |cause| SecureProcessorError::Host { act, cause }
 }

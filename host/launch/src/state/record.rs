@@ -49,6 +49,8 @@ pub struct Record {
     pub supervisor_pid: u32,
     /// QEMU's process number, once it runs.
     pub qemu_pid: Option<u32>,
+    /// The software secure processor's process number, once it runs.
+    pub processor_pid: Option<u32>,
     /// How far the group is.
     pub phase: Phase,
     /// What the guest said about itself. It is the guest's word, not a proof.
@@ -199,6 +201,7 @@ impl Record {
             created_ns: now_ns(),
             supervisor_pid: 0,
             qemu_pid: None,
+            processor_pid: None,
             phase: Phase::Starting,
             guest: None,
             policy_digest: None,

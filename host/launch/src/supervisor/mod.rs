@@ -142,7 +142,7 @@ impl Supervisor {
         }
     }
 
-    /// From nothing to running containers.
+    /// From nothing to running containers; where that fails, nothing of it runs any more on return.
     fn bring_up(
         &self,
         attached: Option<UnixStream>,
@@ -151,13 +151,31 @@ impl Supervisor {
         self.recorder.update(|record| record.supervisor_pid = std::process::id())?;
         let (pipe, done) = self.announcer.watched().map_err(host("watch the program that started this"))?;
         watch::starter(pipe, done, self.recorder.clone()).map_err(host("start a thread"))?;
-        let note = |step: &str| self.note(step);
-        let running = machine_start::start(&self.plan, &self.root, &self.folder, &note)?;
+        let mut running = machine_start::start(&self.plan, &self.root, &self.folder, &|step: &str| self.note(step))?;
+        match self.bring_up_guest(&running, attached, happenings) {
+            Ok(group) => Ok((running, group)),
+            Err(error) => {
+                running.machine.power_off();
+                running.end_processor();
+                Err(error)
+            }
+        }
+    }
+
+    /// From a VM that boots to running containers.
+    fn bring_up_guest(
+        &self,
+        running: &Running,
+        attached: Option<UnixStream>,
+        happenings: Sender<Happening>,
+    ) -> Result<Shared, UpError> {
         self.recorder.update(|record| {
             record.accelerator = Some(running.accelerator);
             record.qemu_pid = Some(running.machine.pid());
+            record.processor_pid = running.processor_pid();
             record.launch_digest.clone_from(&running.launch_digest);
         })?;
+        let note = |step: &str| self.note(step);
         let stream = running.machine.agent().map_err(host("connect to the agent's port"))?;
         let client = AgentClient::new(stream).map_err(host("connect to the agent's port"))?;
         watch::machine(&running.machine, &client, happenings.clone()).map_err(host("start a thread"))?;
@@ -179,7 +197,7 @@ impl Supervisor {
         group.recorder.update(|record| record.phase = Phase::Running)?;
         let listener = control::listen(&self.folder.socket()).map_err(host("listen on the control socket"))?;
         serve::listen(&group, listener).map_err(host("start a thread"))?;
-        Ok((running, group))
+        Ok(group)
     }
 
     /// Tells the user, and the record, of a step that is done.

@@ -14,10 +14,13 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use caveau_protocol::{
     AgentError, AgentReply, AgentRequest, ContainerId, ContainerStats, ErrorKind, Event, EventKind, Exit, Frame, Hello,
-    LayerId, Output, ReplyEnvelope, RequestEnvelope, Stream, VERSION, read_frame, write_frame,
+    LayerId, Output, ReplyEnvelope, Report, RequestEnvelope, Stream, VERSION, read_frame, write_frame,
 };
+
+use caveau_tee::{EmulatedTee, Tee};
 
 /// What the flood writes in all.
 pub(crate) const FLOOD: usize = 3_000_000;
@@ -34,10 +37,10 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
         eprintln!("qemu: Could not set up host forwarding rule");
         return ExitCode::FAILURE;
     }
-    let [qmp, console, agent] = ["qmp", "console", "agent"].map(|id| stream(&words, id));
+    let [qmp, console, agent, processor] = ["qmp", "console", "agent", "sp"].map(|id| stream(&words, id));
     let mut console = console;
     writeln!(console, "fake guest\r").unwrap();
-    thread::spawn(move || guest(agent));
+    thread::spawn(move || guest(agent, processor));
     answer_control(qmp);
     ExitCode::SUCCESS
 }
@@ -63,10 +66,10 @@ fn answer_control(mut qmp: UnixStream) {
 }
 
 /// The guest's state, shared by its requests.
-#[derive(Default)]
 struct Guest {
     container: Mutex<Container>,
     changed: Condvar,
+    tee: Mutex<EmulatedTee>,
 }
 
 #[derive(Default)]
@@ -81,8 +84,10 @@ struct Container {
 
 type Answer = Option<Result<(AgentReply, Vec<u8>), AgentError>>;
 
-fn guest(agent: UnixStream) {
-    let guest = Arc::new(Guest::default());
+fn guest(agent: UnixStream, processor: UnixStream) {
+    processor.set_nonblocking(true).unwrap();
+    let tee = EmulatedTee::over(processor.into(), Duration::from_secs(60)).unwrap();
+    let guest = Arc::new(Guest { container: Mutex::default(), changed: Condvar::new(), tee: Mutex::new(tee) });
     let writer = Arc::new(Mutex::new(agent.try_clone().unwrap()));
     let mut reader = agent;
     while let Ok(Some(frame)) = read_frame(&mut reader) {
@@ -171,6 +176,11 @@ impl Guest {
                     .get(after)
                     .map(|event| Event { number: u64::try_from(after + 1).unwrap(), event: event.clone() });
                 Some(Ok((AgentReply::Event(event), vec![])))
+            }
+            AgentRequest::Attest { nonce } => {
+                let evidence = self.tee.lock().unwrap().report(nonce.as_bytes().try_into().unwrap()).unwrap();
+                let report = BASE64_STANDARD.encode(evidence.report);
+                Some(Ok((AgentReply::Report(Report { report, certificates: String::new() }), vec![])))
             }
             AgentRequest::Stats { .. } => {
                 let stats = ContainerStats { pids: 3, ..ContainerStats::default() };

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use caveau_launch::{
     AttachEvent, Cause, ContainerPlan, Follow, Group, GroupError, GuestFiles, LaunchPlan, LayerFile, LogLimits,
     PLAN_VERSION, Phase, Record, Scratch, StartError, Started, StateError, StateRoot, Status, Tee, list, start_with,
@@ -15,6 +16,8 @@ use caveau_launch::{
 use caveau_protocol::{
     Capabilities, ContainerId, CreateContainer, ErrorKind, EventKind, Exec, Limits, ProcessSpec, Stream,
 };
+
+use sha2::{Digest, Sha256};
 
 use crate::{
     fake_qemu::{self, FLOOD},
@@ -36,6 +39,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("a_start_that_hangs_ends_at_its_limit", a_start_that_hangs_ends_at_its_limit),
     ("a_stopped_supervisor_is_called_unresponsive", a_stopped_supervisor_is_called_unresponsive),
+    ("a_report_is_bound_to_policy_and_nonce", a_report_is_bound_to_policy_and_nonce),
     ("an_abandoned_start_ends", an_abandoned_start_ends),
     ("events_are_kept", events_are_kept),
     ("exec_has_streams_and_an_exit_of_its_own", exec_has_streams_and_an_exit_of_its_own),
@@ -51,12 +55,17 @@ struct Place {
     root: StateRoot,
 }
 
+/// Where the secure processor keeps its root: one for all runs of these tests, since to make one takes seconds.
+fn data_folder() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("launch-data")
+}
+
 /// Starts the group of a written plan, and does nothing else: `STATE PLAN QEMU`.
 pub(crate) fn start_only(arguments: &[OsString]) -> ExitCode {
     let [state, plan, qemu] = arguments else { return ExitCode::FAILURE };
     let plan: LaunchPlan = serde_json::from_slice(&fs::read(plan).unwrap()).unwrap();
     let mut supervisor = Command::new(std::env::current_exe().unwrap());
-    supervisor.arg("__supervise").env("CAVEAU_QEMU", qemu);
+    supervisor.arg("__supervise").env("CAVEAU_QEMU", qemu).env("XDG_DATA_HOME", data_folder());
     let started = start_with(&mut supervisor, &StateRoot::at(state.as_ref()).unwrap(), &plan, false, &mut |_| {});
     if started.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -68,7 +77,7 @@ impl Place {
         let guest = folder.path().join("guest");
         fs::create_dir(&guest).unwrap();
         for name in ["vmlinux", "initrd.img", "bios-256k.bin", "pvh.bin"] {
-            fs::write(guest.join(name), name).unwrap();
+            fs::write(guest.join(name), name.repeat(4096)).unwrap();
         }
         fs::write(guest.join("cmdline.emulated-snp"), "caveau.tee=emulated-snp").unwrap();
         fs::write(folder.path().join("layer.img"), [0; 4096]).unwrap();
@@ -122,6 +131,7 @@ impl Place {
     fn start(&self, plan: &LaunchPlan, attach: bool) -> Result<Started, StartError> {
         let mut supervisor = Command::new(std::env::current_exe().unwrap());
         supervisor.arg("__supervise").env("CAVEAU_QEMU", self.folder.path().join("qemu"));
+        supervisor.env("XDG_DATA_HOME", data_folder());
         start_with(&mut supervisor, &self.root, plan, attach, &mut |_| {})
     }
 
@@ -191,7 +201,8 @@ fn a_group_runs_to_its_end_and_leaves_its_log() {
     let (status, record) = Place::end_of(&started.group);
     assert_eq!(status, Status::Exited { code: Some(7) });
     assert!(matches!(record.phase, Phase::Ended { cause: Cause::Exited, .. }));
-    assert!(!is_alive(record.qemu_pid.unwrap()) && !is_alive(record.supervisor_pid));
+    let all = [record.qemu_pid.unwrap(), record.processor_pid.unwrap(), record.supervisor_pid];
+    assert!(!all.into_iter().any(is_alive), "{all:?}");
     let mut log = started.group.log();
     let mut lines = Vec::new();
     while let Follow::Entry(entry) = log.next_entry().unwrap() {
@@ -272,6 +283,7 @@ fn a_killed_supervisor_takes_qemu_with_it() {
     let (status, _) = Place::end_of(&group);
     assert!(matches!(&status, Status::Lost { reason } if reason.contains("supervisor was killed")), "{status}");
     eventually("QEMU ends with its supervisor", || !is_alive(qemu));
+    eventually("so does the secure processor", || !is_alive(record.processor_pid.unwrap()));
     assert!(matches!(group.stats(None), Err(GroupError::NotRunning { .. })));
     group.remove().unwrap();
 }
@@ -317,6 +329,17 @@ fn a_stopped_supervisor_is_called_unresponsive() {
     group.kill().unwrap();
     eventually("QEMU ends with its supervisor", || !is_alive(record.qemu_pid.unwrap()));
     assert!(matches!(group.status().unwrap().0, Status::Lost { .. }));
+}
+
+fn a_report_is_bound_to_policy_and_nonce() {
+    let place = Place::new();
+    let group = place.run("wait");
+    let nonce = "5a".repeat(64);
+    let report = BASE64_STANDARD.decode(group.attest(nonce.parse().unwrap()).unwrap().report).unwrap();
+    // SEV-SNP ABI, table 23: REPORT_DATA at 0x50, MEASUREMENT at 0x90, HOST_DATA at 0xc0.
+    assert_eq!(hex::encode(&report[0x50..0x90]), nonce);
+    assert_eq!(Some(hex::encode(&report[0x90..0xc0])), group.status().unwrap().1.launch_digest);
+    assert_eq!(report[0xc0..0xe0], Sha256::digest("allow")[..]);
 }
 
 fn an_abandoned_start_ends() {
