@@ -15,6 +15,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
+use debs::Apt;
 use recipes::Recipe;
 
 /// Debian packages whose programs this module calls.
@@ -37,13 +38,14 @@ const SOURCES: [&str; 4] = [
 /// Builds every image as an OCI layout `dir/<name>` (busybox, nginx, redis, python3), tag [`TAG`].
 ///
 /// Images that are there already from the same package versions and recipes stay. Downloaded packages are kept in
-/// `dir/debs`. `progress` gets a line for each thing done.
+/// `dir/debs`. `apt_config` is apt's configuration as the set-up made it, which an ordinary user can use. `progress`
+/// gets a line for each thing done.
 ///
 /// # Errors
 /// If a program of [`TOOLS`] is missing, the package lists are empty or a package cannot be had.
-pub fn build_all(dir: &Path, progress: &dyn Fn(&str)) -> Result<()> {
+pub fn build_all(dir: &Path, apt_config: &Path, progress: &dyn Fn(&str)) -> Result<()> {
     for recipe in recipes::all() {
-        build(dir, &recipe, progress)?;
+        build(dir, &recipe, &Apt { config: apt_config }, progress)?;
     }
     Ok(())
 }
@@ -52,13 +54,13 @@ pub fn build_all(dir: &Path, progress: &dyn Fn(&str)) -> Result<()> {
 ///
 /// # Errors
 /// As [`build_all`]; also if there is no recipe of that name.
-pub fn build_one(dir: &Path, name: &str, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+pub fn build_one(dir: &Path, name: &str, apt_config: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     let recipes = recipes::all();
     let Some(recipe) = recipes.iter().find(|recipe| recipe.name == name) else {
         let names: Vec<_> = recipes.iter().map(|recipe| recipe.name).collect();
         bail!("there is no recipe for {name:?}; there are {}", names.join(", "));
     };
-    build(dir, recipe, progress)
+    build(dir, recipe, &Apt { config: apt_config }, progress)
 }
 
 /// Copies the image in the layout `layout` to a Docker archive as `docker save` wrote them before Docker 25.
@@ -83,14 +85,14 @@ fn skopeo_copy(layout: &Path, destination: &str) -> Result<()> {
 }
 
 /// Builds `recipe` under `dir` unless it is there from the same inputs.
-fn build(dir: &Path, recipe: &Recipe, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+fn build(dir: &Path, recipe: &Recipe, apt: &Apt<'_>, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
     // umoci takes a colon for the start of the tag.
     ensure!(!dir.to_string_lossy().contains(':'), "the images' folder {} has a colon in its name", dir.display());
     let packages = recipe
         .layers
         .iter()
-        .map(|layer| debs::closure(layer.packages, &recipes::LEFT_OUT))
+        .map(|layer| apt.closure(layer.packages, &recipes::LEFT_OUT))
         .collect::<Result<Vec<_>>>()
         .with_context(|| format!("failed to find the packages of image {}", recipe.name))?;
     let key = key(&packages);
@@ -115,7 +117,7 @@ fn build(dir: &Path, recipe: &Recipe, progress: &dyn Fn(&str)) -> Result<PathBuf
         // A package that a lower layer brought is not brought again.
         let new: Vec<_> = packages.iter().filter(|package| !below.contains(package)).collect();
         let mut tree = tree::Tree::default();
-        for deb in debs::download(&new, &dir.join("debs"))? {
+        for deb in apt.download(&new, &dir.join("debs"))? {
             tree.add_deb(&deb)?;
         }
         (layer.finish)(&mut tree)?;

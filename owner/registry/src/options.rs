@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use caveau_oci::Platform;
 
-use crate::remote::docker_config_dir;
 pub use crate::remote::Proxies;
+use crate::remote::docker_config_dir;
 
 /// When a registry is asked although the image is in the store (as `docker run --pull`). Local sources are always read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -129,12 +129,18 @@ fn host_of(key: &str) -> &str {
 
 /// Asks `docker-credential-<helper>` (docker-credential-helpers, "get": the server on standard input, JSON back).
 fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>, RegistryError> {
-    let program = format!("docker-credential-{helper}");
-    let bad = |reason: String| RegistryError::Credentials { place: PathBuf::from(&program), reason };
+    let program = PathBuf::from(format!("docker-credential-{helper}"));
     if !helper.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
-        return Err(bad("the helper's name in config.json must be letters, digits, '.', '_' or '-'".to_owned()));
+        let reason = "the helper's name in config.json must be letters, digits, '.', '_' or '-'".to_owned();
+        return Err(RegistryError::Credentials { place: program, reason });
     }
-    let mut child = Command::new(&program)
+    ask_program(&program, server)
+}
+
+/// Asks a helper by its program.
+fn ask_program(program: &Path, server: &str) -> Result<Option<Credentials>, RegistryError> {
+    let bad = |reason: String| RegistryError::Credentials { place: program.to_owned(), reason };
+    let mut child = Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -226,5 +232,34 @@ mod tests {
         assert!(error.contains("name in config.json"), "{error}");
         let error = find(r#"{"credHelpers":{"r.example":"does-not-exist"}}"#, "r.example").err().unwrap().to_string();
         assert!(error.contains("docker-credential-does-not-exist"), "{error}");
+    }
+
+    #[test]
+    fn helpers_are_asked_as_docker_asks_them() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let ask = |name: &str, script: &str| {
+            let program = dir.path().join(name);
+            std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            // A file that is still open for writing in a thread that forks at this moment cannot be started yet.
+            loop {
+                match ask_program(&program, "r.example") {
+                    Err(error) if error.to_string().contains("Text file busy") => {}
+                    result => break result,
+                }
+            }
+        };
+        let script = r#"[ "$1" = get ] && printf '{"ServerURL":"x","Username":"%s","Secret":"s"}' "$(cat)""#;
+        let Some(Credentials::Password { user, password }) = ask("echo", script).unwrap() else { panic!("no login") };
+        assert_eq!((user.as_str(), password.as_str()), ("r.example", "s"));
+        let token = ask("token", r#"echo '{"Username":"<token>","Secret":"t"}'"#).unwrap();
+        assert!(matches!(token, Some(Credentials::IdentityToken(token)) if token.as_str() == "t"));
+        let nothing = "echo credentials not found in native keychain; exit 1";
+        assert!(ask("nothing", nothing).unwrap().is_none());
+        let locked = ask("locked", "echo the keychain is locked; exit 1").err().unwrap().to_string();
+        assert!(locked.contains("keychain is locked"), "{locked}");
+        let junk = ask("junk", "echo s3cret").err().unwrap().to_string();
+        assert!(junk.contains("not Username and Secret") && !junk.contains("s3cret"), "{junk}");
     }
 }

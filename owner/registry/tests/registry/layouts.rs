@@ -101,12 +101,18 @@ fn wrong_sizes_and_diff_ids_leave_nothing() {
         *size = (size.as_i64().unwrap() + change).into();
         parts.manifest = Some(manifest);
         parts.write_layout(&place.path("layout"), "v1");
-        assert_refused(place.resolve(&format!("oci:{}", place.path("layout").display())), &[if change > 1 { "limit" } else { "bytes, expected" }]);
+        assert_refused(
+            place.resolve(&format!("oci:{}", place.path("layout").display())),
+            &[if change > 1 { "limit" } else { "bytes, expected" }],
+        );
     }
     parts.manifest = None;
     parts.config["rootfs"]["diff_ids"] = json!([Digest::of(b"something else")]);
     parts.write_layout(&place.path("layout"), "v1");
-    assert_refused(place.resolve(&format!("oci:{}", place.path("layout").display())), &["uncompressed layer", "changed"]);
+    assert_refused(
+        place.resolve(&format!("oci:{}", place.path("layout").display())),
+        &["uncompressed layer", "changed"],
+    );
     parts.config["rootfs"]["diff_ids"] = json!([]);
     parts.write_layout(&place.path("layout"), "v1");
     assert_refused(place.resolve(&format!("oci:{}", place.path("layout").display())), &["0 diff IDs", "1 layers"]);
@@ -160,7 +166,10 @@ fn bombs_go_off_at_the_limit() {
         let limits = Limits { layer_bytes: 1 << 20, ..Limits::default() };
         assert_refused(place.resolve_with(&source, &Options { limits, ..options() }), &["limit of 1048576 bytes"]);
         let limits = Limits { image_bytes: 1 << 20, ..Limits::default() };
-        assert_refused(place.resolve_with(&source, &Options { limits, ..options() }), &["image is more than the limit"]);
+        assert_refused(
+            place.resolve_with(&source, &Options { limits, ..options() }),
+            &["image is more than the limit"],
+        );
         place.assert_nothing_left();
         fs::remove_dir_all(place.path("layout")).unwrap();
     }

@@ -5,5 +5,5 @@ mod layouts;
 mod server;
 mod store;
 mod support;
-//mod tools;
+mod tools;
 mod wire;

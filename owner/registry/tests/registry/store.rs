@@ -83,15 +83,24 @@ fn damage_anywhere_is_noticed_and_repaired() {
         ("gone", Box::new(|| fs::remove_file(&victim.path).unwrap())),
         ("record gone", Box::new(|| fs::remove_file(&record).unwrap())),
         ("record junk", Box::new(|| fs::write(&record, b"junk").unwrap())),
-        ("record of another layer", Box::new(|| assert!(fs::copy(layers[1].path.with_extension("json"), &record).unwrap() > 0))),
-        ("another layer's image", Box::new(|| {
-            fs::remove_file(&victim.path).unwrap();
-            fs::copy(&layers[1].path, &victim.path).unwrap();
-        })),
-        ("a link to the same bytes", Box::new(|| {
-            fs::rename(&victim.path, place.path("moved")).unwrap();
-            std::os::unix::fs::symlink(place.path("moved"), &victim.path).unwrap();
-        })),
+        (
+            "record of another layer",
+            Box::new(|| assert!(fs::copy(layers[1].path.with_extension("json"), &record).unwrap() > 0)),
+        ),
+        (
+            "another layer's image",
+            Box::new(|| {
+                fs::remove_file(&victim.path).unwrap();
+                fs::copy(&layers[1].path, &victim.path).unwrap();
+            }),
+        ),
+        (
+            "a link to the same bytes",
+            Box::new(|| {
+                fs::rename(&victim.path, place.path("moved")).unwrap();
+                std::os::unix::fs::symlink(place.path("moved"), &victim.path).unwrap();
+            }),
+        ),
     ];
     for (what, act) in damage {
         act();

@@ -101,8 +101,7 @@ fn a_download_that_breaks_off_goes_on_where_it_was() {
     pull(&place, &server).unwrap();
     let ranges: Vec<_> = server.requests().iter().filter_map(|r| r.headers.get("range").cloned()).collect();
     assert_eq!(ranges.len(), 6);
-    let starts: Vec<u64> =
-        ranges.iter().map(|range| range["bytes=".len()..range.len() - 1].parse().unwrap()).collect();
+    let starts: Vec<u64> = ranges.iter().map(|range| range["bytes=".len()..range.len() - 1].parse().unwrap()).collect();
     assert!(starts.windows(2).all(|pair| pair[0] < pair[1]), "{starts:?}");
 }
 
@@ -157,9 +156,23 @@ fn lies_about_content_leave_nothing() {
     type Lie = fn(Reply) -> Reply;
     let lies: [(&str, Lie, &str); 5] = [
         ("manifests", |reply| Reply { body: [&reply.body[..], b" "].concat(), ..reply }, "has digest"),
-        ("blobs", |mut reply| { reply.body[20] ^= 1; reply }, "has digest"),
+        (
+            "blobs",
+            |mut reply| {
+                reply.body[20] ^= 1;
+                reply
+            },
+            "has digest",
+        ),
         ("blobs", |reply| Reply { body: [&reply.body[..], b"more"].concat(), ..reply }, "bytes, expected"),
-        ("blobs", |mut reply| { reply.body.truncate(9); reply }, "bytes, expected"),
+        (
+            "blobs",
+            |mut reply| {
+                reply.body.truncate(9);
+                reply
+            },
+            "bytes, expected",
+        ),
         ("blobs", |_| Reply::ok("<html>log in to the network</html>"), "bytes, expected"),
     ];
     for (part, lie, word) in lies {
@@ -364,7 +377,9 @@ fn identity_tokens_are_exchanged() {
     place.resolve_with(&format!("{}/app:v1", server.address), &with_logins(&place, &config)).unwrap();
     let posts: Vec<_> = server.requests().into_iter().filter(|request| request.method == "POST").collect();
     assert_eq!(posts.len(), 1);
-    assert!(posts[0].body.contains("grant_type=refresh_token") && posts[0].body.contains("refresh_token=id%20%26%20token"));
+    assert!(
+        posts[0].body.contains("grant_type=refresh_token") && posts[0].body.contains("refresh_token=id%20%26%20token")
+    );
     assert!(posts[0].body.contains("scope=repository%3Aapp%3Apull"), "{}", posts[0].body);
 }
 
@@ -372,20 +387,9 @@ fn identity_tokens_are_exchanged() {
 fn proxies_carry_what_is_not_excepted() {
     let (place, parts) = (Place::new(), Parts::small());
     let server = Server::new(move |request| honest(&parts, request));
-    let target = server.address.clone();
-    let asked: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
-    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = proxy.local_addr().unwrap();
-    let log = asked.clone();
-    // Ends with the test's process: it waits for connections that no longer come.
-    std::thread::spawn(move || {
-        for connection in proxy.incoming().flatten() {
-            let (target, log) = (target.clone(), log.clone());
-            std::thread::spawn(move || tunnel(connection, &target, &log));
-        }
-    });
+    let (address, asked) = run_proxy(&server.address, ":80 ");
     let variables = move |name: &str| match name {
-        "HTTP_PROXY" | "HTTPS_PROXY" => Some(format!("http://{address}")),
+        "HTTP_PROXY" | "HTTPS_PROXY" => Some(address.clone()),
         "NO_PROXY" => Some("direct.invalid".to_owned()),
         _ => None,
     };
@@ -402,8 +406,30 @@ fn proxies_carry_what_is_not_excepted() {
     assert_refused(place.resolve_with("other.invalid/app:v1", &through), &["failed to reach https://other.invalid"]);
 }
 
-/// Answers one CONNECT and carries bytes both ways; port 443 is not open there.
-fn tunnel(client: std::net::TcpStream, target: &str, log: &std::sync::Mutex<Vec<String>>) -> Option<()> {
+/// Starts a proxy that carries requests for `port` to `target`, and nothing else; gives its URL.
+pub(crate) fn start_proxy(target: &str, port: &'static str) -> String {
+    run_proxy(target, port).0
+}
+
+/// The first lines of the requests that a proxy got.
+type Asked = Arc<std::sync::Mutex<Vec<String>>>;
+
+fn run_proxy(target: &str, port: &'static str) -> (String, Asked) {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (url, asked) = (format!("http://{}", proxy.local_addr().unwrap()), Asked::default());
+    let (target, log) = (target.to_owned(), asked.clone());
+    // Ends with the test's process: it waits for connections that no longer come.
+    std::thread::spawn(move || {
+        for connection in proxy.incoming().flatten() {
+            let (target, log) = (target.clone(), log.clone());
+            std::thread::spawn(move || tunnel(connection, &target, port, &log));
+        }
+    });
+    (url, asked)
+}
+
+/// Answers one CONNECT and carries bytes both ways.
+fn tunnel(client: std::net::TcpStream, target: &str, port: &str, log: &std::sync::Mutex<Vec<String>>) -> Option<()> {
     use std::io::{BufRead, BufReader, Write};
     let mut reader = BufReader::new(client.try_clone().ok()?);
     let mut first = String::new();
@@ -414,7 +440,7 @@ fn tunnel(client: std::net::TcpStream, target: &str, log: &std::sync::Mutex<Vec<
     }
     log.lock().unwrap().push(first.clone());
     let mut writer = client;
-    if first.contains(":443 ") {
+    if !first.contains(port) {
         return writer.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").ok();
     }
     writer.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
