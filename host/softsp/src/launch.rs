@@ -18,6 +18,7 @@ use crate::endorsement::Endorsement;
 use crate::message::{self, LaunchSettings, MAX_OPTION_ROMS, Refusal, RefusalStatus, Request, SignedIdentity, VERSION};
 use crate::persona::Platform;
 use crate::sealed::{PartError, SealedPart};
+use crate::seed::Seed;
 use crate::state::{StateError, StateFolder};
 
 /// Most bytes of a kernel or an initial RAM disk.
@@ -83,7 +84,7 @@ impl Launch {
         Ok((context, self.link))
     }
 
-    fn platform(&self, folder: &Path) -> Result<(crate::seed::Seed, Platform, Endorsement), StateError> {
+    fn platform(&self, folder: &Path) -> Result<(Seed, Platform, Endorsement), StateError> {
         let state = StateFolder::open(folder)?;
         let seed = state.seed()?;
         let platform = Platform::new(self.settings.persona, &seed, has_sibling_threads())?;
@@ -227,11 +228,11 @@ fn platform_failed(error: &dyn std::error::Error) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use zeroize::Zeroizing;
 
     use super::*;
     use crate::persona::Persona;
-    use crate::seed::Seed;
 
     fn status(policy: u64, smt: bool) -> Option<RefusalStatus> {
         let platform = Platform::new(Persona::Software, &Seed::new(Zeroizing::new([1; 48])), smt).unwrap();
@@ -253,5 +254,38 @@ mod tests {
         }
         assert_eq!(status(0x1_0000, true), Some(RefusalStatus::InvalidParameter));
         assert_eq!(status(0x3_0000 | 1 << 26, true), Some(RefusalStatus::InvalidParameter));
+    }
+
+    fn request(firmware: message::Firmware, has_initrd: bool) -> Request {
+        Request { version: VERSION, settings: LaunchSettings::new("", 1, "EPYC", [0; 32]), firmware, has_initrd }
+    }
+
+    fn reason(request: &Request, descriptors: usize) -> String {
+        let packet = serde_json::to_vec(request).unwrap();
+        let descriptors = (0..descriptors).map(|_| tempfile::tempfile().unwrap().into()).collect();
+        Launch::parse(&packet, descriptors).err().unwrap().reason
+    }
+
+    #[test]
+    fn every_part_must_come() {
+        let direct = |count| message::Firmware::Direct { option_roms: vec!["a.bin".to_owned(); count] };
+        assert_eq!(reason(&request(message::Firmware::Ovmf, true), 0), "the firmware is missing");
+        assert!(reason(&request(direct(0), true), 1).starts_with("the BIOS is no sealed memory file"));
+        assert_eq!(reason(&request(direct(17), true), 0), "17 option ROMs, allowed are 16");
+        let old = Request { version: 0, ..request(direct(0), true) };
+        assert_eq!(reason(&old, 0), "the request has version 0, expected 1");
+        let mut long = request(direct(0), true);
+        long.settings.cmdline = "x".repeat(2048);
+        assert!(reason(&long, 0).contains("more than 2047 bytes"));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_packets_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..500), cut in 0usize..600) {
+            prop_assert!(Launch::parse(&bytes, Vec::new()).is_err());
+            let mut packet = serde_json::to_vec(&request(message::Firmware::Ovmf, false)).unwrap();
+            packet.truncate(cut);
+            prop_assert!(Launch::parse(&packet, Vec::new()).is_err());
+        }
     }
 }

@@ -1,0 +1,5 @@
+//! Whole launches: a launcher's requests, a guest's questions (through `caveau-tee`), a verifier's judgement of the answers.
+
+mod launches;
+mod link;
+mod machine;
