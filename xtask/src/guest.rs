@@ -28,6 +28,18 @@ pub(crate) fn build_once(root: &Path, setup: &Setup) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// As [`build_once`], in the folder where `caveau` looks for a guest unless told otherwise.
+///
+/// # Errors
+/// Where a build fails, or neither `XDG_DATA_HOME` nor `HOME` is set.
+pub(crate) fn install(root: &Path, setup: &Setup) -> Result<PathBuf> {
+    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share")));
+    let folder = base.context("neither XDG_DATA_HOME nor HOME is set")?.join("caveau/guest");
+    assemble(setup, &build_agent(root)?, &folder)?;
+    Ok(folder)
+}
+
 /// As [`build_once`], and all of it a second time in another build folder: the bytes must be the same.
 ///
 /// # Errors

@@ -1,2 +1,72 @@
-//! Set-up, demo, tests, benchmarks.
-fn main() {}
+//! Set-up, demo, tests, benchmarks: `cargo xtask COMMAND`.
+
+mod demo;
+mod guest;
+mod images;
+mod layering;
+mod process;
+mod setup;
+mod test;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Set-up, demo, tests, benchmarks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install and prepare what the others need, and the guest where `caveau` looks for it; quick when it is all there.
+    Setup {
+        /// Also make a folder with Debian 13's tools, which benchmarks are held against (as root).
+        #[arg(long)]
+        debian13: bool,
+    },
+    /// Show the main job: an image runs, proves what it is, and three lies of its host fail.
+    Demo,
+    /// Everything that is tested.
+    Test {
+        /// Only tests of this name, and further arguments for the test programs.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        filter: Vec<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    let root = root();
+    match Cli::parse().command {
+        Command::Setup { debian13 } => {
+            let setup = setup::setup(&root)?;
+            process::headline("guest");
+            println!("{}", guest::install(&root, &setup)?.display());
+            if debian13 {
+                println!("{}", setup::debian13(&root)?.display());
+            }
+            Ok(())
+        }
+        Command::Demo => demo::demo(&root),
+        Command::Test { filter } => test::test(&root, &filter),
+    }
+}
+
+/// The workspace's root.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+/// Folder of what the set-up prepares: the guest kernel, images.
+fn work_folder(root: &Path) -> PathBuf {
+    root.join(".caveau")
+}
+
+/// Folder of the demo's and the tests' images.
+fn images_folder(root: &Path) -> PathBuf {
+    work_folder(root).join("images")
+}

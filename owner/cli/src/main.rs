@@ -1,2 +1,73 @@
-//! Run standard container images in an attested VM.
-fn main() {}
+//! `caveau`: run standard container images in an attested VM.
+//!
+//! This is glue: the command line in [`args`], one module a command in [`commands`], and what they do in the crates below.
+//! The same program is the supervisor of each group and its software secure processor (`__supervise`, `__softsp`).
+
+mod args;
+mod commands;
+mod container;
+mod exit;
+mod fetch;
+mod folders;
+mod streams;
+mod tee;
+mod ui;
+mod units;
+mod words;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::{
+    args::{Cli, Command},
+    exit::{CodedError, ENGINE_FAILED, FAILURE, Outcome},
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // A supervisor or secure processor is a process of its own kind: it says how it ends.
+    match &cli.command {
+        Command::Supervise(internal) => return caveau_launch::supervise(&internal.arguments),
+        Command::SoftSp(internal) => return caveau_softsp::serve(&internal.arguments),
+        _ => {}
+    }
+    let as_docker = matches!(cli.command, Command::Run(_) | Command::Exec(_));
+    match dispatch(cli) {
+        Ok(outcome) => outcome.into(),
+        Err(error) => {
+            eprintln!("caveau: {error:#}");
+            let own = error.downcast_ref::<CodedError>().map(|error| error.code);
+            ExitCode::from(own.unwrap_or(if as_docker { ENGINE_FAILED } else { FAILURE }))
+        }
+    }
+}
+
+/// Runs the command.
+fn dispatch(cli: Cli) -> Result<Outcome> {
+    let (json, quiet) = (cli.json, cli.quiet);
+    match cli.command {
+        Command::Run(command) => commands::run::run(&command, quiet),
+        Command::Ps(command) => commands::groups::ps(&command, json),
+        Command::Logs(command) => commands::groups::logs(&command, json),
+        Command::Exec(command) => commands::groups::exec(&command),
+        Command::Stop(command) => commands::groups::stop(&command, quiet),
+        Command::Rm(command) => commands::groups::rm(&command),
+        Command::Inspect(command) => commands::groups::inspect(&command),
+        Command::Stats(command) => commands::groups::stats(&command, json),
+        Command::Policy(command) => commands::policy::run(command, json, quiet),
+        Command::Attest(command) => commands::attest::run(&command, quiet),
+        Command::Verify(command) => commands::verify::run(&command, json),
+        Command::Measure(command) => commands::measure::run(&command, json),
+        Command::Guest(command) => commands::guest::run(command, json, quiet),
+        Command::Image(command) => commands::image::run(&command, json, quiet),
+        Command::Layer(command) => commands::layer::run(&command, json, quiet),
+        Command::Doctor(command) => commands::doctor::run(&command, json),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "caveau", &mut std::io::stdout());
+            Ok(Outcome::Done)
+        }
+        Command::Supervise(_) | Command::SoftSp(_) => Ok(Outcome::Done),
+    }
+}

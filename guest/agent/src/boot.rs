@@ -1,0 +1,192 @@
+//! From the kernel's first instruction for PID 1 to a guest that is set up and closed.
+//!
+//! ```text
+//!   initrd (read-only from now on)          new root (a small tmpfs, read-only in the end)
+//!   /init, /modules/order, /modules/*.ko    /proc /sys /dev /sys/fs/cgroup /run /tmp
+//!   1 mounts  2 command line: which TEE  3 modules, then none ever again  4 entropy  5 network  6 leave the initrd
+//! ```
+//!
+//! Nothing here depends on the host but the disks and ports that drivers find: modules and their order are measured,
+//! addresses are fixed, kernel settings are constants.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use caveau_tee::{TeeError, TeeKind};
+use rustix::{
+    fs::Mode,
+    mount::{MountFlags, mount, mount_move, mount_remount},
+};
+
+use crate::{entropy, netlink};
+
+/// Where the new root is put together: a folder of the initrd.
+const NEW_ROOT: &str = "/run";
+
+/// Why the guest cannot start. It ends then.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// Random numbers cannot be had.
+    #[error("failed to gather entropy")]
+    Entropy(#[source] io::Error),
+    /// A file of the kernel or of the initrd failed.
+    #[error("failed to {act} {path}")]
+    File {
+        /// What was tried.
+        act: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The network interface could not be set up.
+    #[error("failed to set up the network")]
+    Network(#[source] io::Error),
+    /// The measured command line names no TEE.
+    #[error("failed to tell the TEE")]
+    Tee(#[source] TeeError),
+}
+
+/// File systems of the new root: type, place below it, options.
+const FILE_SYSTEMS: [(&str, &str, &str); 7] = [
+    ("proc", "proc", ""),
+    ("sysfs", "sys", ""),
+    ("devtmpfs", "dev", "mode=755"),
+    ("cgroup2", "sys/fs/cgroup", ""),
+    ("securityfs", "sys/kernel/security", ""),
+    ("tmpfs", "run", "mode=755"),
+    ("tmpfs", "tmp", "mode=1777,size=1m"),
+];
+
+/// Kernel settings: file below `/proc/sys`, value.
+///
+/// Containers share the guest's network, so what Docker sets in a container's own is set here. The rest keeps the kernel
+/// from taking advice of the network, and containers from looking into the kernel.
+const SETTINGS: [(&str, &str); 12] = [
+    ("kernel/dmesg_restrict", "1"),
+    ("kernel/kptr_restrict", "2"),
+    ("kernel/unprivileged_bpf_disabled", "1"),
+    ("kernel/yama/ptrace_scope", "1"),
+    ("net/ipv4/conf/all/accept_redirects", "0"),
+    ("net/ipv4/conf/all/accept_source_route", "0"),
+    ("net/ipv4/conf/default/accept_redirects", "0"),
+    ("net/ipv4/ip_unprivileged_port_start", "0"),
+    ("net/ipv4/ping_group_range", "0 2147483647"),
+    ("net/ipv6/conf/all/accept_ra", "0"),
+    ("net/ipv6/conf/all/accept_redirects", "0"),
+    ("net/ipv6/conf/default/accept_ra", "0"),
+];
+
+/// Sets the guest up.
+///
+/// # Errors
+/// [`BootError`]: the guest must end.
+pub fn boot() -> Result<TeeKind, BootError> {
+    let root = Path::new(NEW_ROOT);
+    mount_file_systems(root)?;
+    let tee = TeeKind::from_cmdline(&read(&root.join("proc/cmdline"))?).map_err(BootError::Tee)?;
+    load_modules(Path::new("/modules"), tee)?;
+    lock_kernel(root)?;
+    entropy::gather(&root.join("dev")).map_err(BootError::Entropy)?;
+    apply_settings(&root.join("proc/sys"))?;
+    netlink::set_up().map_err(BootError::Network)?;
+    leave_initrd(root)?;
+    Ok(tee)
+}
+
+/// Mounts the kernel's file systems below the new root.
+fn mount_file_systems(root: &Path) -> Result<(), BootError> {
+    mount_at("tmpfs", root, "mode=755,size=1m")?;
+    for (kind, place, options) in FILE_SYSTEMS {
+        let place = root.join(place);
+        fs::create_dir_all(&place).map_err(failed("make", &place))?;
+        mount_at(kind, &place, options)?;
+    }
+    Ok(())
+}
+
+fn mount_at(kind: &str, place: &Path, options: &str) -> Result<(), BootError> {
+    let flags = match kind {
+        "devtmpfs" => MountFlags::NOSUID | MountFlags::NOEXEC,
+        // Containers' roots are below /run, with file systems and options of their own.
+        _ => MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+    };
+    let options = std::ffi::CString::new(options).unwrap_or_default();
+    mount(kind, place, kind, flags, options.as_c_str()).map_err(|error| failed("mount", place)(error.into()))
+}
+
+/// Loads what the measured lists say, in their order, then frees the memory that the files take.
+fn load_modules(folder: &Path, tee: TeeKind) -> Result<(), BootError> {
+    let mut lists = vec![folder.join("order")];
+    if tee == TeeKind::Snp {
+        lists.push(folder.join("order.snp"));
+    }
+    for list in &lists {
+        for name in read(list)?.lines().filter(|line| !line.is_empty()) {
+            load_module(&folder.join(name))?;
+        }
+    }
+    fs::remove_dir_all(folder).map_err(failed("remove", folder))
+}
+
+fn load_module(path: &Path) -> Result<(), BootError> {
+    let file = File::open(path).map_err(failed("open", path))?;
+    match rustix::system::finit_module(&file, c"", 0) {
+        // Two lists may name the same one.
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(failed("load", path)(error.into())),
+    }
+}
+
+/// No more modules, and no way for root in a container to change the running kernel (kernel_lockdown(7)).
+fn lock_kernel(root: &Path) -> Result<(), BootError> {
+    write(&root.join("proc/sys/kernel/modules_disabled"), "1")?;
+    write(&root.join("sys/kernel/security/lockdown"), "integrity")
+}
+
+fn apply_settings(folder: &Path) -> Result<(), BootError> {
+    for (file, value) in SETTINGS {
+        let path = folder.join(file);
+        match write(&path, value) {
+            // A kernel without the feature has nothing to set.
+            Err(BootError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes the new root the root. libcontainer leaves its caller's root with pivot_root(2), which cannot leave an initrd;
+/// and a container that gets hold of `/proc/…/exe` must find the agent's file unwritable (CVE-2019-5736).
+fn leave_initrd(root: &Path) -> Result<(), BootError> {
+    let fail = |act, path: &Path| {
+        let path = path.to_owned();
+        move |error: rustix::io::Errno| failed(act, &path)(error.into())
+    };
+    let read_only = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    mount_remount(root, read_only | MountFlags::NOEXEC, c"").map_err(fail("close", root))?;
+    mount_remount("/", MountFlags::RDONLY, c"").map_err(fail("close", Path::new("/")))?;
+    rustix::process::chdir(root).map_err(fail("enter", root))?;
+    mount_move(".", "/").map_err(fail("move", root))?;
+    rustix::process::chroot(".").map_err(fail("enter", root))?;
+    rustix::process::chdir("/").map_err(fail("enter", root))?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String, BootError> {
+    fs::read_to_string(path).map_err(failed("read", path))
+}
+
+fn write(path: &Path, value: &str) -> Result<(), BootError> {
+    fs::write(path, value).map_err(failed("write", path))
+}
+
+fn failed(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BootError {
+    let path = path.to_owned();
+    move |source| BootError::File { act, path, source }
+}

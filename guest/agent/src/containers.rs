@@ -1,0 +1,352 @@
+//! Containers and their processes: from requests to plans, each asked of the policy.
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+use caveau_group::{Capabilities, Capability, Mount};
+use caveau_policy::{Enforcer, ExecProcess, request};
+use caveau_protocol::{
+    AgentError, AgentReply, ContainerId, ContainerStats, CreateContainer, Exec, Limits, ProcessId, ProcessSpec,
+};
+use caveau_runtime::{
+    Container, ContainerPlan, Ids, Process, ProcessPlan, Runtime, RuntimeError, StdioKind, resolve_user,
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    answer::{Answer, denied, done, failed, invalid, runtime},
+    context::Context,
+    live::Live,
+};
+
+/// Mode bits withheld from new files, as under Docker.
+const UMASK: (&str, u32) = ("0022", 0o022);
+
+/// Processes that may be executed in one container in its life; each stays known until the container is deleted.
+const MAX_EXECUTED: usize = 4096;
+
+/// The containers.
+pub(crate) struct Containers {
+    runtime: Runtime,
+    live: Arc<Live>,
+    known: BTreeMap<ContainerId, Known>,
+    made: u32,
+}
+
+/// A container, and what its further processes are made from.
+struct Known {
+    container: Container,
+    root: std::path::PathBuf,
+    command: Vec<String>,
+    seccomp: Option<String>,
+    executed: BTreeMap<u32, (Process, Vec<String>)>,
+}
+
+impl Containers {
+    /// None yet.
+    pub(crate) fn new(runtime: Runtime, live: Arc<Live>) -> Self {
+        Self { runtime, live, known: BTreeMap::new(), made: 0 }
+    }
+
+    /// Makes a container in its mounted root file system.
+    pub(crate) fn create(
+        &mut self,
+        step: CreateContainer,
+        root: &Path,
+        enforcer: &mut Enforcer,
+        context: &Context,
+    ) -> Answer {
+        let ids = user(root, &step.process.user)?;
+        let asked = asked(&step, &ids);
+        let granted = enforcer.create_container(&asked).map_err(|denial| denied(&denial))?;
+        let number = self.made.checked_add(1).ok_or_else(|| invalid("too many containers were made"))?;
+        self.made = number;
+        let maker = &mut self.runtime;
+        let made = enforcer.carry_out(granted, |permit| {
+            let permitted = permit.into_inner();
+            let kind = StdioKind {
+                attached: permitted.stdio && step.process.stdio,
+                input: step.process.stdin,
+                terminal: step.process.terminal,
+            };
+            let plan = plan(&step, permitted, ids, root, context, number)?;
+            let made = maker.create(&plan, kind).map_err(|error| runtime(&error))?;
+            Ok::<_, AgentError>((made, plan))
+        });
+        let (container, plan) = made?;
+        self.live.insert(ProcessId::init(step.container.clone()), container.init());
+        let known = Known {
+            container,
+            root: root.to_owned(),
+            command: plan.process.args,
+            seccomp: plan.process.seccomp,
+            executed: BTreeMap::new(),
+        };
+        self.known.insert(step.container, known);
+        done()
+    }
+
+    /// Lets a container's first process go. That it may run was decided when it was made.
+    pub(crate) fn start(&mut self, id: &ContainerId) -> Answer {
+        let started = self.find(id)?.container.start();
+        started.map_err(|error| runtime(&error))?;
+        done()
+    }
+
+    /// Runs one more process.
+    pub(crate) fn exec(&mut self, step: Exec, enforcer: &mut Enforcer, context: &Context) -> Answer {
+        let live = Arc::clone(&self.live);
+        let known = self.find(&step.container)?;
+        if known.executed.len() >= MAX_EXECUTED {
+            return Err(invalid(format!("{MAX_EXECUTED} processes were executed in the container: no more can be")));
+        }
+        let process = &step.process;
+        let ids = user(&known.root, &process.user)?;
+        let asked = request::ExecInContainer {
+            container_id: step.container.to_string(),
+            arg_list: process.args.clone(),
+            env_list: process.env.clone(),
+            working_dir: process.cwd.clone(),
+            no_new_privileges: process.no_new_privileges,
+            user: user_name(&ids),
+            groups: group_names(&ids),
+            umask: UMASK.0.to_owned(),
+            capabilities: wire_capabilities(process),
+        };
+        let granted = enforcer.exec_in_container(&asked).map_err(|denial| denied(&denial))?;
+        let seccomp = known.seccomp.clone();
+        let container = &mut known.container;
+        let made = enforcer.carry_out(granted, |permit| {
+            let permitted: ExecProcess = permit.into_inner();
+            let kind = StdioKind {
+                attached: permitted.stdio && process.stdio,
+                input: process.stdin,
+                terminal: process.terminal,
+            };
+            let plan = ProcessPlan {
+                args: permitted.command,
+                env: with_context(permitted.env, context),
+                cwd: permitted.working_dir,
+                ids,
+                umask: UMASK.1,
+                capabilities: capabilities(&permitted.capabilities)?,
+                no_new_privileges: permitted.no_new_privileges,
+                seccomp,
+            };
+            container.execute(&plan, kind).map_err(|error| runtime(&error))
+        });
+        let made = made?;
+        let number = known.executed.keys().next_back().map_or(Some(1), |last| last.checked_add(1));
+        let number = number.ok_or_else(|| invalid("too many processes were executed"))?;
+        live.insert(ProcessId { container: step.container, exec: Some(number) }, &made);
+        known.executed.insert(number, (made, asked.arg_list));
+        Ok((AgentReply::Exec { exec: number }, Vec::new()))
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&mut self, id: &ProcessId, signal: u8, enforcer: &mut Enforcer) -> Answer {
+        let known = self.find(&id.container)?;
+        let (process, command) = match id.exec {
+            None => (known.container.init(), &known.command),
+            Some(exec) => {
+                let executed = known.executed.get(&exec);
+                let (process, command) =
+                    executed.ok_or_else(|| invalid(format!("container {} has no process {exec}", id.container)))?;
+                (process, command)
+            }
+        };
+        let asked = request::SignalContainerProcess {
+            container_id: id.container.to_string(),
+            signal: signal.into(),
+            is_init_process: id.exec.is_none(),
+            arg_list: command.clone(),
+        };
+        let granted = enforcer.signal_container_process(&asked).map_err(|denial| denied(&denial))?;
+        enforcer.carry_out(granted, |_permit| process.signal(signal)).map_err(|error| runtime(&error))?;
+        done()
+    }
+
+    /// What a container uses.
+    pub(crate) fn stats(&mut self, id: &ContainerId, enforcer: &mut Enforcer) -> Answer {
+        let known = self.find(id)?;
+        let _permit = enforcer.get_properties().map_err(|denial| denied(&denial))?;
+        let usage = known.container.usage().map_err(|error| runtime(&error))?;
+        let (received, sent) = network_bytes();
+        let stats = ContainerStats {
+            cpu_us: usage.cpu_us,
+            memory_bytes: usage.memory_bytes,
+            memory_limit_bytes: usage.memory_limit_bytes,
+            memory_peak_bytes: usage.memory_peak_bytes,
+            pids: usage.pids,
+            network_received_bytes: received,
+            network_sent_bytes: sent,
+            agent_memory_bytes: resident_bytes(),
+        };
+        Ok((AgentReply::Stats(stats), Vec::new()))
+    }
+
+    /// Removes a container that has ended.
+    pub(crate) fn delete(&mut self, id: &ContainerId, enforcer: &mut Enforcer) -> Answer {
+        let known = self.find(id)?;
+        if known.container.init().exit().is_none() {
+            return Err(invalid(format!("container {id} runs")));
+        }
+        let asked = request::ShutdownContainer { container_id: id.to_string() };
+        let granted = enforcer.shutdown_container(&asked).map_err(|denial| denied(&denial))?;
+        enforcer.carry_out(granted, |_permit| known.container.delete()).map_err(|error| runtime(&error))?;
+        self.known.remove(id);
+        self.live.remove(id);
+        done()
+    }
+
+    /// Kills whatever runs, for the end of the guest.
+    pub(crate) fn kill_all(&self) {
+        for known in self.known.values() {
+            // What does not die now dies with the VM.
+            let _ = known.container.kill();
+        }
+    }
+
+    fn find(&mut self, id: &ContainerId) -> Result<&mut Known, AgentError> {
+        let known = self.known.get_mut(id).ok_or_else(|| invalid(format!("there is no container {id}")))?;
+        if known.container.out_of_memory() {
+            self.live.out_of_memory(id);
+        }
+        Ok(known)
+    }
+}
+
+/// The policy's question for a new container.
+fn asked(step: &CreateContainer, ids: &Ids) -> request::CreateContainer {
+    let mounts = step.tmpfs.iter().map(|mount| request::Mount {
+        destination: mount.destination.clone(),
+        options: mount.options.clone(),
+        source: "tmpfs".to_owned(),
+        kind: "tmpfs".to_owned(),
+    });
+    let digest = |text: &String| hex::encode(Sha256::digest(text));
+    request::CreateContainer {
+        container_id: step.container.to_string(),
+        arg_list: step.process.args.clone(),
+        env_list: step.process.env.clone(),
+        working_dir: step.process.cwd.clone(),
+        mounts: mounts.collect(),
+        devices: Vec::new(),
+        privileged: step.privileged,
+        no_new_privileges: step.process.no_new_privileges,
+        user: user_name(ids),
+        groups: group_names(ids),
+        umask: UMASK.0.to_owned(),
+        capabilities: wire_capabilities(&step.process),
+        seccomp_profile_sha256: step.seccomp.as_ref().map(digest).unwrap_or_default(),
+        read_only_root: step.read_only,
+    }
+}
+
+/// The plan of a permitted container.
+fn plan(
+    step: &CreateContainer,
+    permitted: caveau_policy::CreateContainer,
+    ids: Ids,
+    root: &Path,
+    context: &Context,
+    number: u32,
+) -> Result<ContainerPlan, AgentError> {
+    let mut plan = ContainerPlan {
+        process: ProcessPlan {
+            args: permitted.command,
+            env: with_context(permitted.env, context),
+            cwd: permitted.working_dir,
+            ids,
+            umask: UMASK.1,
+            capabilities: capabilities(&permitted.capabilities)?,
+            no_new_privileges: permitted.no_new_privileges,
+            // Its digest was the policy's question.
+            seccomp: step.seccomp.clone(),
+        },
+        terminal: step.process.terminal,
+        hostname: step.hostname.clone(),
+        root: root.to_owned(),
+        read_only: permitted.read_only_root,
+        privileged: permitted.privileged,
+        tmpfs: permitted.mounts.into_iter().map(tmpfs).collect(),
+        binds: Vec::new(),
+        limits: limits(&step.limits),
+    };
+    // Checked before a file is made from it: the host name goes into one.
+    plan.check().map_err(|error: RuntimeError| runtime(&error))?;
+    plan.binds =
+        context.binds(number, &step.hostname).map_err(|error| failed("write the container's files", &error))?;
+    Ok(plan)
+}
+
+fn tmpfs(mount: request::Mount) -> Mount {
+    Mount { destination: mount.destination, source: mount.source, kind: mount.kind, options: mount.options }
+}
+
+fn limits(limits: &Limits) -> caveau_runtime::Limits {
+    caveau_runtime::Limits { memory_bytes: limits.memory_bytes, cpu_millis: limits.cpu_millis, pids: limits.pids }
+}
+
+/// The user by the container's own files: what the policy is asked about is what will run.
+fn user(root: &Path, text: &str) -> Result<Ids, AgentError> {
+    resolve_user(root, text).map_err(|error| invalid(crate::answer::chain(&error)))
+}
+
+fn user_name(ids: &Ids) -> request::IdName {
+    request::IdName { id: ids.uid.to_string(), name: ids.user_name.clone() }
+}
+
+fn group_names(ids: &Ids) -> Vec<request::IdName> {
+    let primary = request::IdName { id: ids.gid.to_string(), name: ids.group_name.clone() };
+    let others = ids.groups.iter().map(|group| request::IdName { id: group.gid.to_string(), name: group.name.clone() });
+    [primary].into_iter().chain(others).collect()
+}
+
+fn wire_capabilities(process: &ProcessSpec) -> request::Capabilities {
+    let sets = process.capabilities.clone();
+    request::Capabilities {
+        ambient: sets.ambient,
+        bounding: sets.bounding,
+        effective: sets.effective,
+        inheritable: sets.inheritable,
+        permitted: sets.permitted,
+    }
+}
+
+fn capabilities(sets: &request::Capabilities) -> Result<Capabilities, AgentError> {
+    let set = |names: &[String]| {
+        let parsed = names.iter().map(|name| name.parse::<Capability>());
+        parsed.collect::<Result<_, _>>().map_err(|error| invalid(crate::answer::chain(&error)))
+    };
+    Ok(Capabilities {
+        ambient: set(&sets.ambient)?,
+        bounding: set(&sets.bounding)?,
+        effective: set(&sets.effective)?,
+        inheritable: set(&sets.inheritable)?,
+        permitted: set(&sets.permitted)?,
+    })
+}
+
+/// The environment with the place of the security context, which no policy needs to name and no host can redirect.
+fn with_context(env: Vec<String>, context: &Context) -> Vec<String> {
+    let name = format!("{}=", crate::context::VARIABLE);
+    let others = env.into_iter().filter(|variable| !variable.starts_with(&name));
+    others.chain([context.variable()]).collect()
+}
+
+/// Bytes that the card received and sent.
+fn network_bytes() -> (u64, u64) {
+    let read = |name: &str| {
+        let text = fs::read_to_string(format!("/sys/class/net/eth0/statistics/{name}")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    };
+    (read("rx_bytes"), read("tx_bytes"))
+}
+
+/// The agent's own resident memory in bytes.
+fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
+    kib.saturating_mul(1024)
+}

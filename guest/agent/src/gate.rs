@@ -1,0 +1,310 @@
+//! The gate: every step that changes something, strictly in order, each only with the policy's permit.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use caveau_policy::{Enforcer, HostData, Platform, request};
+use caveau_protocol::{
+    AgentError, AgentReply, AgentRequest, ContainerId, EventKind, Hello, LayerId, MountScratch, Nonce, Report,
+};
+use caveau_runtime::{Reaper, Runtime};
+use caveau_snp::binding::{Use, report_data};
+use caveau_storage::{CorruptionWatch, EncryptedDisk, Layer, Overlay, Scratch, ScratchSource, Storage};
+use caveau_tee::{Tee, TeeEvidence};
+
+use crate::{
+    answer::{Answer, Fatal, denied, done, failed, fatal, invalid},
+    containers::Containers,
+    context::Context,
+    live::Live,
+};
+
+/// Where HOST_DATA lies in a report (SEV-SNP ABI specification, "ATTESTATION_REPORT").
+const HOST_DATA: std::ops::Range<usize> = 0xc0..0xe0;
+
+/// How long a layer's watch waits for one piece of news.
+const WATCH: Duration = Duration::from_secs(3600);
+
+/// The kernel's names of the layers' devices.
+pub(crate) type LayerNames = Arc<Mutex<BTreeMap<String, LayerId>>>;
+
+/// What a booted guest has to work with.
+pub(crate) struct Guest {
+    /// The link to the secure processor.
+    pub(crate) tee: Box<dyn Tee>,
+    /// Disks and file systems.
+    pub(crate) storage: Storage,
+}
+
+/// A guest's state, as far as requests change it.
+pub(crate) struct Gate {
+    tee: Box<dyn Tee>,
+    storage: Storage,
+    layers: BTreeMap<LayerId, Layer>,
+    layer_names: LayerNames,
+    last_layer: u32,
+    scratch: Option<(Scratch, Option<EncryptedDisk>)>,
+    overlays: BTreeMap<ContainerId, Overlay>,
+    containers: Containers,
+    hello: Hello,
+    in_force: Option<InForce>,
+}
+
+/// The policy in force, and what containers see of it.
+struct InForce {
+    enforcer: Enforcer,
+    context: Context,
+}
+
+impl Gate {
+    /// A gate that lets nothing through yet.
+    ///
+    /// # Errors
+    /// Where the kernel does not say its release.
+    pub(crate) fn new(guest: Guest, reaper: Arc<Reaper>, live: Arc<Live>, boot_ns: u64) -> Result<Self, Fatal> {
+        let Guest { tee, storage } = guest;
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        let hello = Hello { agent: env!("CARGO_PKG_VERSION").to_owned(), tee: tee.kind().to_string(), kernel, boot_ns };
+        let runtime = Runtime::new(Path::new("/run/caveau/containers").to_owned(), reaper);
+        Ok(Self {
+            tee,
+            storage,
+            layers: BTreeMap::new(),
+            layer_names: LayerNames::default(),
+            last_layer: 0,
+            scratch: None,
+            overlays: BTreeMap::new(),
+            containers: Containers::new(runtime, live),
+            hello,
+            in_force: None,
+        })
+    }
+
+    /// The layers' devices, for their watch.
+    pub(crate) fn layers(&self) -> LayerNames {
+        Arc::clone(&self.layer_names)
+    }
+
+    /// Does one step.
+    pub(crate) fn step(&mut self, step: AgentRequest, body: Vec<u8>) -> Answer {
+        match step {
+            AgentRequest::Hello => Ok((AgentReply::Hello(self.hello.clone()), Vec::new())),
+            AgentRequest::SetPolicy { host_certificates } => self.set_policy(body, host_certificates.as_deref()),
+            AgentRequest::Shutdown => {
+                self.containers.kill_all();
+                done()
+            }
+            // Whatever follows needs a policy.
+            other => {
+                // Taken out while it is asked, so that the gate's other parts can be used meanwhile.
+                let Some(mut in_force) = self.in_force.take() else {
+                    return Err(invalid("no policy is in force: set_policy comes first"));
+                };
+                let answer = self.permitted_step(other, &mut in_force);
+                self.in_force = Some(in_force);
+                answer
+            }
+        }
+    }
+
+    /// Does one step under the policy in force.
+    fn permitted_step(&mut self, step: AgentRequest, InForce { enforcer, context }: &mut InForce) -> Answer {
+        match step {
+            AgentRequest::Attest { nonce } => self.attest(&nonce),
+            AgentRequest::CreateContainer(create) => {
+                let overlay = self.overlays.get(&create.container);
+                let overlay =
+                    overlay.ok_or_else(|| invalid(format!("container {} has no overlay", create.container)))?;
+                self.containers.create(*create, overlay.target(), enforcer, context)
+            }
+            AgentRequest::DeleteContainer { container } => self.containers.delete(&container, enforcer),
+            AgentRequest::Exec(exec) => self.containers.exec(*exec, enforcer, context),
+            AgentRequest::MountLayer(layer) => self.mount_layer(&layer, enforcer),
+            AgentRequest::MountOverlay(overlay) => self.mount_overlay(&overlay, enforcer),
+            AgentRequest::MountScratch(scratch) => self.mount_scratch(&scratch, enforcer),
+            AgentRequest::Signal { process, signal } => self.containers.signal(&process, signal, enforcer),
+            AgentRequest::StartContainer { container } => self.containers.start(&container),
+            AgentRequest::Stats { container } => self.containers.stats(&container, enforcer),
+            AgentRequest::UnmountLayer { layer } => self.unmount_layer(layer, enforcer),
+            AgentRequest::UnmountOverlay { container } => self.unmount_overlay(&container, enforcer),
+            _ => Err(invalid("this request is not a step")),
+        }
+    }
+
+    /// Puts a policy in force: once, and only the one whose SHA-256 is the TEE's HOST_DATA.
+    fn set_policy(&mut self, body: Vec<u8>, host_certificates: Option<&str>) -> Answer {
+        if self.in_force.is_some() {
+            return Err(invalid("a policy is in force: it cannot be replaced"));
+        }
+        let text = String::from_utf8(body).map_err(|_| invalid("the policy is not UTF-8 text"))?;
+        let report = self.fresh_report()?;
+        let host_data = report.report.get(HOST_DATA).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        let host_data = HostData::new(host_data.ok_or_else(|| invalid("the TEE's report is too short"))?);
+        let enforcer = Enforcer::new(&text, &host_data)
+            .map_err(|error| invalid(format!("the policy is refused: {}", crate::answer::chain(&error))))?;
+        let context =
+            Context::new(&text, host_certificates).map_err(|error| failed("write the security context", &error))?;
+        let digest = enforcer.policy().digest().to_string();
+        self.in_force = Some(InForce { enforcer, context });
+        Ok((AgentReply::Policy { digest }, Vec::new()))
+    }
+
+    /// A report that no one could have kept from before.
+    fn fresh_report(&mut self) -> Result<TeeEvidence, AgentError> {
+        let mut nonce = [0u8; 32];
+        rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| failed("get random bytes", &error))?;
+        let data = report_data(Use::Challenge, &nonce, b"agent start");
+        self.tee.report(&data).map_err(|error| failed("get a report from the TEE", &error))
+    }
+
+    /// A report over a challenger's nonce.
+    fn attest(&mut self, nonce: &Nonce) -> Answer {
+        let data = report_data(Use::Challenge, nonce.as_bytes(), &[]);
+        let evidence = self.tee.report(&data).map_err(|error| failed("get a report from the TEE", &error))?;
+        let report = Report {
+            report: BASE64_STANDARD.encode(evidence.report),
+            certificates: BASE64_STANDARD.encode(evidence.certificates),
+        };
+        Ok((AgentReply::Report(report), Vec::new()))
+    }
+
+    fn mount_layer(&mut self, step: &caveau_protocol::MountLayer, enforcer: &mut Enforcer) -> Answer {
+        let number = self.last_layer.checked_add(1).ok_or_else(|| invalid("too many layers were mounted"))?;
+        let asked = request::MountDevice { target: Platform::layer_target(number), device_hash: step.root.clone() };
+        let granted = enforcer.mount_device(&asked).map_err(|denial| denied(&denial))?;
+        self.last_layer = number;
+        let storage = &self.storage;
+        let layer = enforcer
+            .carry_out(granted, |permit| storage.mount_layer(permit, step.lun))
+            .map_err(|error| failed(&format!("mount the layer of disk {}", step.lun), &error))?;
+        let id = LayerId(number);
+        self.layer_names.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.device_name(), id);
+        self.layers.insert(id, layer);
+        Ok((AgentReply::Layer { layer: id }, Vec::new()))
+    }
+
+    fn unmount_layer(&mut self, id: LayerId, enforcer: &mut Enforcer) -> Answer {
+        let layer = self.layers.get(&id).ok_or_else(|| unknown_layer(id))?;
+        let asked = request::Unmount { unmount_target: layer.target().display().to_string() };
+        let granted = enforcer.unmount_device(&asked).map_err(|denial| denied(&denial))?;
+        let storage = &self.storage;
+        enforcer
+            .carry_out(granted, |permit| storage.unmount_layer(permit, layer))
+            .map_err(|error| failed("unmount the layer", &error))?;
+        self.layer_names.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer.device_name());
+        self.layers.remove(&id);
+        done()
+    }
+
+    /// Makes scratch space, once: for a disk in two steps, each with its permit.
+    fn mount_scratch(&mut self, step: &MountScratch, enforcer: &mut Enforcer) -> Answer {
+        if self.scratch.is_some() {
+            return Err(invalid("there is scratch space already"));
+        }
+        let target = Platform::scratch_target(0);
+        let (disk, medium) = match step {
+            MountScratch::Encrypted { lun } => (Some(self.mount_disk(*lun, &target, enforcer)?), request::Medium::Disk),
+            MountScratch::Memory { .. } => (None, request::Medium::Memory),
+        };
+        let asked = request::ScratchMount { target, encrypted: true, medium };
+        let granted = enforcer.scratch_mount(&asked).map_err(|denial| denied(&denial))?;
+        let source = match (&disk, step) {
+            (Some(disk), _) => ScratchSource::Disk(disk),
+            (None, MountScratch::Memory { bytes }) => ScratchSource::Memory { bytes: *bytes },
+            (None, MountScratch::Encrypted { .. }) => return Err(invalid("there is no disk")),
+        };
+        let storage = &self.storage;
+        let scratch = enforcer
+            .carry_out(granted, |permit| storage.mount_scratch(permit, &source))
+            .map_err(|error| failed("make scratch space", &error))?;
+        self.scratch = Some((scratch, disk));
+        done()
+    }
+
+    fn mount_disk(&self, lun: u16, target: &str, enforcer: &mut Enforcer) -> Result<EncryptedDisk, AgentError> {
+        let asked = request::RwMountDevice {
+            target: target.to_owned(),
+            encrypted: true,
+            ensure_filesystem: true,
+            filesystem: "ext4".to_owned(),
+        };
+        let granted = enforcer.rw_mount_device(&asked).map_err(|denial| denied(&denial))?;
+        let storage = &self.storage;
+        enforcer
+            .carry_out(granted, |permit| storage.mount_disk(permit, lun))
+            .map_err(|error| failed(&format!("encrypt and mount disk {lun}"), &error))
+    }
+
+    fn mount_overlay(&mut self, step: &caveau_protocol::MountOverlay, enforcer: &mut Enforcer) -> Answer {
+        let Some((scratch, _)) = &self.scratch else {
+            return Err(invalid("there is no scratch space: mount_scratch comes first"));
+        };
+        let path = |id: &LayerId| {
+            let layer = self.layers.get(id).ok_or_else(|| unknown_layer(*id))?;
+            Ok(layer.target().display().to_string())
+        };
+        // The host names them base first; the policy's question has them top first, as overlayfs does.
+        let layer_paths = step.layers.iter().rev().map(path).collect::<Result<Vec<_>, AgentError>>()?;
+        let asked = request::MountOverlay {
+            container_id: step.container.to_string(),
+            layer_paths,
+            target: Platform::overlay_target(step.container.as_str()),
+        };
+        let granted = enforcer.mount_overlay(&asked).map_err(|denial| denied(&denial))?;
+        let storage = &self.storage;
+        let overlay = enforcer
+            .carry_out(granted, |permit| storage.mount_overlay(permit, scratch))
+            .map_err(|error| failed("mount the overlay", &error))?;
+        self.overlays.insert(step.container.clone(), overlay);
+        done()
+    }
+
+    fn unmount_overlay(&mut self, container: &ContainerId, enforcer: &mut Enforcer) -> Answer {
+        let overlay = self.overlays.get(container);
+        let overlay = overlay.ok_or_else(|| invalid(format!("container {container} has no overlay")))?;
+        let asked = request::Unmount { unmount_target: overlay.target().display().to_string() };
+        let granted = enforcer.unmount_overlay(&asked).map_err(|denial| denied(&denial))?;
+        let storage = &self.storage;
+        enforcer
+            .carry_out(granted, |permit| storage.unmount_overlay(permit, overlay))
+            .map_err(|error| failed("unmount the overlay", &error))?;
+        self.overlays.remove(container);
+        done()
+    }
+}
+
+fn unknown_layer(id: LayerId) -> AgentError {
+    invalid(format!("there is no layer {}", id.0))
+}
+
+/// Tells of layers whose disk the host changed, as soon as a changed block is read.
+///
+/// # Errors
+/// Where the kernel does not report.
+pub(crate) fn watch_layers(names: LayerNames, live: Arc<Live>) -> Result<(), Fatal> {
+    let watch = CorruptionWatch::start()?;
+    let body = move || {
+        loop {
+            match watch.next(WATCH) {
+                Ok(Some(corruption)) => {
+                    let id = names.lock().unwrap_or_else(PoisonError::into_inner).get(&corruption.device).copied();
+                    if let Some(layer) = id {
+                        live.events.push(EventKind::LayerCorrupted { layer });
+                    }
+                }
+                Ok(None) => {}
+                // What is lost here is still an I/O error for whoever reads the block.
+                Err(_) => thread::sleep(Duration::from_secs(1)),
+            }
+        }
+    };
+    thread::Builder::new().name("watch".into()).stack_size(64 * 1024).spawn(body).map_err(fatal("start a thread"))?;
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! PID 1 of the guest: boot, the gate that every request passes, the lives of containers.
+//!
+//! ```text
+//!   boot: file systems, modules (then locked), network, TEE ──▶ serve
+//!
+//!   port ──frames──▶ connection ──┬─ steps that change something ──▶ gate, one thread, strictly in order:
+//!                                 │                                  policy ──Permit──▶ storage, runtime, tee
+//!                                 └─ waiting (output, exit, events) ─▶ live, a bounded number of threads
+//! ```
+//!
+//! *Trusts* the kernel, the TEE, and of the host nothing: every frame, disk and number from it is hostile. *Promises*: until a
+//! policy is set whose SHA-256 is the TEE's HOST_DATA, nothing is done but saying hello; afterwards nothing is done that the
+//! policy does not allow; the host's text never becomes a path of the guest; what one container writes stalls no other.
+//! *Refuses* a second policy, identifiers that are not of their form, and everything out of order; where it cannot go on
+//! (the port is out of step, a step of the boot fails) it switches the VM off.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::allow_attributes,
+        reason = "a test may fail loudly"
+    )
+)]
+
+mod answer;
+pub mod boot;
+mod connection;
+mod containers;
+mod context;
+mod entropy;
+mod events;
+mod gate;
+mod live;
+mod netlink;
+mod port;
+
+use std::process::ExitCode;
+
+use caveau_storage::Storage;
+use rustix::{
+    system::{RebootCommand, reboot},
+    time::{ClockId, clock_gettime},
+};
+
+use crate::{answer::Fatal, gate::Guest};
+
+/// The life of PID 1: boots, serves the host until it goes away or asks for the end, and switches the VM off.
+#[must_use]
+pub fn run() -> ExitCode {
+    let boot_ns = since_kernel_start();
+    if let Err(error) = boot_and_serve(boot_ns) {
+        // The console is the last thing that somebody may read.
+        eprintln!("caveau-agent: {}", answer::chain(&*error));
+    }
+    power_off()
+}
+
+fn boot_and_serve(boot_ns: u64) -> Result<(), Fatal> {
+    let kind = boot::boot()?;
+    let tee = caveau_tee::open(kind)?;
+    let storage = Storage::open()?;
+    let port = port::open(caveau_protocol::AGENT_PORT)?;
+    connection::serve(&port, Guest { tee, storage }, boot_ns)
+}
+
+/// Nanoseconds from the kernel's start until now.
+fn since_kernel_start() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    part(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(now.tv_nsec))
+}
+
+/// Switches the VM off; returns only where the kernel refuses.
+pub(crate) fn power_off() -> ExitCode {
+    rustix::fs::sync();
+    // Nothing can be told to anybody where it fails: the first process ends, the kernel panics, the VM ends.
+    let _ = reboot(RebootCommand::PowerOff);
+    ExitCode::FAILURE
+}

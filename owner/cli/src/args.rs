@@ -1,0 +1,515 @@
+//! The command line: one source for names, help and completion.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Run standard container images in an attested VM of their own.
+#[derive(Debug, Parser)]
+#[command(name = "caveau", version, max_term_width = 110, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print JSON where a command prints a table.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but results and errors.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  caveau run -p 8080:80 docker.io/library/nginx            run an image, its port 80 on 127.0.0.1:8080
+  caveau run -d --name db redis                            in the background
+  caveau attest db --nonce $(openssl rand -hex 32) > ev.json
+  caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1
+
+Exit codes: 0 done, 1 refused (policy, verification), 2 wrong usage or failure. run and exec end with the container's
+own code, and with 125 (Caveau failed), 126 (cannot be executed) or 127 (not found) as Docker does.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run an image in a VM of its own.
+    Run(Box<Run>),
+    /// List groups.
+    Ps(Ps),
+    /// Print what a container wrote.
+    Logs(Logs),
+    /// Run one more process in a running container, where the policy allows it.
+    Exec(Exec),
+    /// Stop a group: SIGTERM, then SIGKILL when the time is over.
+    Stop(Stop),
+    /// Remove groups that have ended.
+    Rm(Rm),
+    /// Print all that is known of a group.
+    Inspect(Name),
+    /// Print what a group uses.
+    Stats(Name),
+    /// Make policies and look at them.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Get a signed proof of what a running group is.
+    Attest(Attest),
+    /// Check a proof against your own expectations.
+    Verify(Box<Verify>),
+    /// Compute the launch digest that a secure processor would measure.
+    Measure(Measure),
+    /// Build and inspect the measured guest.
+    #[command(subcommand)]
+    Guest(Guest),
+    /// Images and their converted layers.
+    #[command(subcommand)]
+    Image(Image),
+    /// Convert layers.
+    #[command(subcommand)]
+    Layer(Layer),
+    /// Say what this machine can do, by trying it.
+    Doctor(Doctor),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// The process that owns one group's VM.
+    #[command(name = "__supervise", hide = true)]
+    Supervise(Internal),
+    /// The software secure processor of one group.
+    #[command(name = "__softsp", hide = true)]
+    SoftSp(Internal),
+}
+
+/// Arguments that Caveau's own processes hand to each other.
+#[derive(Debug, Args)]
+pub(crate) struct Internal {
+    /// Not for people.
+    #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
+}
+
+/// Where an image comes from.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Source {
+    /// Image: `NAME[:TAG|@DIGEST]`, `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME]`.
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) fetch: Fetch,
+}
+
+/// How images are fetched.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Fetch {
+    /// When to ask the registry.
+    #[arg(long, value_enum, default_value_t = Pull::Missing, help_heading = "Image")]
+    pub(crate) pull: Pull,
+    /// Platform to take from an image of several.
+    #[arg(long, default_value = "linux/amd64", value_name = "OS/ARCH", help_heading = "Image")]
+    pub(crate) platform: String,
+    /// Registry that may speak plain HTTP or show an unknown certificate; may be repeated.
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Image")]
+    pub(crate) insecure_registry: Vec<String>,
+    /// File of certificate authorities (PEM) that registries may show besides the system's; may be repeated.
+    #[arg(long, value_name = "FILE", help_heading = "Image")]
+    pub(crate) ca_cert: Vec<PathBuf>,
+}
+
+/// When to ask the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pull {
+    /// Always, so that a moved tag is noticed.
+    Always,
+    /// Only when the image is not here.
+    Missing,
+    /// Never.
+    Never,
+}
+
+/// What the container shall be, beyond what its image says. All of it stands in the policy.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ContainerOptions {
+    /// Environment variable; `NAME` alone takes its value from here. Stands in the policy, which the host can read.
+    #[arg(long, short, value_name = "NAME[=VALUE]", help_heading = "Container")]
+    pub(crate) env: Vec<String>,
+    /// Memory file system at PATH, with options such as `size=64m,mode=1777`; may be repeated.
+    #[arg(long, short = 'v', value_name = "tmpfs:PATH[:OPTIONS]", help_heading = "Container")]
+    pub(crate) volume: Vec<String>,
+    /// User and group, names or numbers.
+    #[arg(long, short, value_name = "USER[:GROUP]", help_heading = "Container")]
+    pub(crate) user: Option<String>,
+    /// Working directory.
+    #[arg(long, short, value_name = "PATH", help_heading = "Container")]
+    pub(crate) workdir: Option<String>,
+    /// Program to run instead of the image's entry point.
+    #[arg(long, value_name = "PROGRAM", help_heading = "Container")]
+    pub(crate) entrypoint: Option<String>,
+    /// Make the root file system read-only.
+    #[arg(long, help_heading = "Container")]
+    pub(crate) read_only: bool,
+    /// Give the process a terminal.
+    #[arg(long, short, help_heading = "Container")]
+    pub(crate) tty: bool,
+    /// Allow this command to be run with `caveau exec`, as one string of shell words; may be repeated.
+    #[arg(long, value_name = "COMMAND", help_heading = "Policy")]
+    pub(crate) allow_exec: Vec<String>,
+    /// Keep the container's streams from the host: no logs, no attach.
+    #[arg(long, help_heading = "Policy")]
+    pub(crate) no_stdio: bool,
+    /// Forbid gaining privileges by set-user-ID programs.
+    #[arg(long, help_heading = "Policy")]
+    pub(crate) no_new_privileges: bool,
+    /// Program's arguments instead of the image's.
+    #[arg(last = true, value_name = "ARGS")]
+    pub(crate) arguments: Vec<String>,
+}
+
+/// `caveau run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  caveau run oci:./nginx -- nginx -g 'daemon off;'
+  caveau run -d --name web -p 8080:80 --memory 512M nginx
+  caveau run --allow-exec 'redis-cli info' -d --name db redis; caveau exec db redis-cli info
+  caveau policy generate nginx > web.rego; caveau run --policy web.rego nginx")]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) options: ContainerOptions,
+    #[command(flatten)]
+    pub(crate) vm: Vm,
+    /// The group's name; made up when absent.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Leave it running and print its name.
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Keep standard input open and pass it on.
+    #[arg(long, short)]
+    pub(crate) interactive: bool,
+    /// Remove the group's records when it ends.
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Policy to run under, instead of one made from the image and these options.
+    #[arg(long, value_name = "FILE", help_heading = "Policy")]
+    pub(crate) policy: Option<PathBuf>,
+}
+
+/// The VM.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Vm {
+    /// Forward a port of the host to the container; the address is 127.0.0.1 unless given. May be repeated.
+    #[arg(long, short, value_name = "[ADDRESS:]HOST:CONTAINER[/tcp|udp]", help_heading = "VM")]
+    pub(crate) publish: Vec<String>,
+    /// The VM's memory, such as 512M or 2G.
+    #[arg(long, value_name = "SIZE", default_value = "512M", help_heading = "VM")]
+    pub(crate) memory: String,
+    /// Number of virtual processors. Part of the launch digest.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "VM")]
+    pub(crate) cpus: u32,
+    /// Size of the encrypted scratch disk that the container writes to; taken from the host as it is used.
+    #[arg(long, value_name = "SIZE", default_value = "4G", help_heading = "VM")]
+    pub(crate) scratch: String,
+    /// Trusted execution environment.
+    #[arg(long, value_enum, default_value_t = TeeChoice::Auto, help_heading = "VM")]
+    pub(crate) tee: TeeChoice,
+    /// OVMF firmware, AmdSev build, for `--tee snp`.
+    #[arg(long, value_name = "FILE", help_heading = "VM")]
+    pub(crate) firmware: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) guest: GuestFolder,
+}
+
+/// The guest to boot.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GuestFolder {
+    /// Folder of the guest, as `caveau guest build` makes it [default: $XDG_DATA_HOME/caveau/guest].
+    #[arg(long, value_name = "FOLDER", env = "CAVEAU_GUEST", help_heading = "VM")]
+    pub(crate) guest: Option<PathBuf>,
+}
+
+/// Trusted execution environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TeeChoice {
+    /// SEV-SNP where this machine has it, else the emulated one.
+    Auto,
+    /// AMD SEV-SNP.
+    Snp,
+    /// The emulated one: no protection from the host; for development and tests.
+    EmulatedSnp,
+}
+
+/// `caveau ps`.
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    /// Also those that have ended.
+    #[arg(long, short)]
+    pub(crate) all: bool,
+}
+
+/// A group's name.
+#[derive(Debug, Args)]
+pub(crate) struct Name {
+    /// The group.
+    pub(crate) name: String,
+}
+
+/// `caveau logs`.
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The group.
+    pub(crate) name: String,
+    /// Go on until the container ends.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only the last N lines.
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<usize>,
+    /// With the time at which the host got each line.
+    #[arg(long, short)]
+    pub(crate) timestamps: bool,
+}
+
+/// `caveau exec`.
+#[derive(Debug, Args)]
+#[command(after_help = "The command must have been allowed when the group was started: caveau run --allow-exec 'COMMAND'.")]
+pub(crate) struct Exec {
+    /// The group.
+    pub(crate) name: String,
+    /// Pass standard input on.
+    #[arg(long, short)]
+    pub(crate) interactive: bool,
+    /// Give the process a terminal.
+    #[arg(long, short)]
+    pub(crate) tty: bool,
+    /// Program and arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// `caveau stop`.
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// The groups.
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+    /// Seconds to wait before SIGKILL.
+    #[arg(long, short, default_value_t = 10)]
+    pub(crate) time: u32,
+}
+
+/// `caveau rm`.
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// The groups.
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+    /// Stop them first.
+    #[arg(long, short)]
+    pub(crate) force: bool,
+}
+
+/// `caveau policy`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Write the policy that `caveau run` would use with the same options.
+    Generate {
+        #[command(flatten)]
+        source: Box<Source>,
+        #[command(flatten)]
+        options: Box<ContainerOptions>,
+    },
+    /// Print a policy's digest, which the TEE carries as HOST_DATA.
+    Digest {
+        /// Policy file; `-` is standard input.
+        file: PathBuf,
+    },
+}
+
+/// `caveau attest`.
+#[derive(Debug, Args)]
+pub(crate) struct Attest {
+    /// The group.
+    pub(crate) name: String,
+    /// 16 to 64 fresh bytes as hexadecimal digits, chosen by whoever wants the proof.
+    #[arg(long, value_name = "HEX")]
+    pub(crate) nonce: String,
+    /// Write the evidence here instead of standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `caveau verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "What the evidence is held against comes from you, never from the evidence: nonce, policy, guest.json
+and the number of processors. Without them genuine evidence is \"authentic, not appraised\" and the exit code is 1.")]
+pub(crate) struct Verify {
+    /// Evidence, as `caveau attest` wrote it; `-` is standard input.
+    pub(crate) file: PathBuf,
+    /// The nonce that was sent.
+    #[arg(long, value_name = "HEX")]
+    pub(crate) nonce: Option<String>,
+    /// The policy that must be in force.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// The guest's reference values: its guest.json.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) reference: Option<PathBuf>,
+    /// Number of virtual processors that it was started with.
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<u32>,
+    /// Accept an emulated secure processor whose root certificate is in this file. It protects nothing from the host.
+    #[arg(long, value_name = "ROOT")]
+    pub(crate) allow_emulated: Option<PathBuf>,
+    /// File with a certificate revocation list of the root (DER).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) crl: Option<PathBuf>,
+    /// Which checks are required.
+    #[arg(long, value_enum, default_value_t = ProfileChoice::Strict)]
+    pub(crate) profile: ProfileChoice,
+}
+
+/// Which checks are required.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileChoice {
+    /// Authenticity, no debugging, no migration agent, VMPL 0, no provisional firmware.
+    Baseline,
+    /// All of them.
+    Strict,
+}
+
+/// `caveau measure`.
+#[derive(Debug, Args)]
+pub(crate) struct Measure {
+    /// TEE to compute for.
+    #[arg(long, value_enum, default_value_t = MeasuredTee::EmulatedSnp)]
+    pub(crate) tee: MeasuredTee,
+    /// Firmware (OVMF), for `--tee snp`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) firmware: Option<PathBuf>,
+    /// Kernel, instead of the guest folder's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Initial RAM disk, instead of the guest folder's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Kernel command line, instead of the guest folder's.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) append: Option<String>,
+    /// Number of virtual processors.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) cpus: u32,
+    /// Type of the virtual processors, such as EPYC-v4.
+    #[arg(long, value_name = "TYPE", default_value = "EPYC-v4")]
+    pub(crate) cpu_type: String,
+    /// SEV_FEATURES of the virtual processors' save areas.
+    #[arg(long, value_name = "BITS", default_value = "0x1")]
+    pub(crate) guest_features: String,
+    #[command(flatten)]
+    pub(crate) guest: GuestFolder,
+}
+
+/// TEE to compute for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MeasuredTee {
+    /// AMD SEV-SNP under QEMU.
+    Snp,
+    /// The emulated one.
+    EmulatedSnp,
+}
+
+/// `caveau guest`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Guest {
+    /// Put kernel, modules and agent together.
+    Build {
+        /// Folder of an unpacked Debian kernel package.
+        #[arg(long, value_name = "FOLDER")]
+        kernel: PathBuf,
+        /// The agent's static binary.
+        #[arg(long, value_name = "FILE")]
+        agent: PathBuf,
+        /// SeaBIOS image that boots the emulated machine.
+        #[arg(long, value_name = "FILE", default_value = "/usr/share/seabios/bios-256k.bin")]
+        bios: PathBuf,
+        /// QEMU's option ROM that enters the kernel.
+        #[arg(long, value_name = "FILE", default_value = "/usr/share/qemu/pvh.bin")]
+        pvh_rom: PathBuf,
+        /// OVMF firmware, AmdSev build, to compute launch digests on SEV-SNP with.
+        #[arg(long, value_name = "FILE")]
+        snp_firmware: Option<PathBuf>,
+        /// Security version of this guest: raise it with each fix that verifiers shall insist on.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        svn: u32,
+        /// List launch digests for these processor types; may be repeated.
+        #[arg(long, value_name = "TYPE", default_values = ["EPYC-v4", "EPYC-Milan", "EPYC-Genoa", "EPYC-Turin"])]
+        cpu_type: Vec<caveau_measure::VcpuType>,
+        /// List launch digests for 1 to this many processors.
+        #[arg(long, value_name = "N", default_value_t = 16)]
+        max_cpus: u32,
+        /// Folder to write [default: $XDG_DATA_HOME/caveau/guest].
+        #[arg(long, short, value_name = "FOLDER")]
+        output: Option<PathBuf>,
+    },
+    /// Print what a guest is made of.
+    Inspect {
+        #[command(flatten)]
+        guest: GuestFolder,
+    },
+}
+
+/// `caveau image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// Fetch an image and convert its layers.
+    Pull(Source),
+    /// List images and layers that are here.
+    Ls,
+    /// Remove images; layers that no image uses go with them.
+    Rm {
+        /// Images, as `caveau image ls` names them.
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Remove layers that no image uses, and what was left half-done.
+    Prune {
+        /// Also all images.
+        #[arg(long, short)]
+        all: bool,
+    },
+}
+
+/// `caveau layer`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Layer {
+    /// Print `ROOT<tab>TAR` for each layer tar (plain, gzip or zstd).
+    Hash {
+        /// The tars.
+        #[arg(required = true)]
+        tars: Vec<PathBuf>,
+    },
+    /// Write the block image of a layer: ext4, dm-verity superblock and tree.
+    Build {
+        /// The tar (plain, gzip or zstd).
+        tar: PathBuf,
+        /// Where to write the image.
+        #[arg(long, short)]
+        output: PathBuf,
+    },
+}
+
+/// `caveau doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) guest: GuestFolder,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

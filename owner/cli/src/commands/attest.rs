@@ -1,0 +1,71 @@
+//! `caveau attest`: a signed proof of what a running group is.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use caveau_evidence::{Certificates, Evidence, Tee};
+use caveau_guest_image::MANIFEST_FILE;
+
+use crate::{args, commands::groups, exit::Outcome, ui};
+
+/// Runs it.
+///
+/// # Errors
+/// Where the group does not run, the guest gives no report, or the file cannot be written.
+pub(crate) fn run(command: &args::Attest, quiet: bool) -> Result<Outcome> {
+    let nonce = command.nonce.parse()?;
+    let group = groups::open(&command.name)?;
+    let plan = group.plan()?;
+    let report = group.attest(nonce)?;
+    let decode = |what: &str, text: &str| BASE64_STANDARD.decode(text).with_context(|| format!("the guest's {what} is not base64"));
+    let evidence = Evidence {
+        tee: match plan.tee {
+            caveau_launch::Tee::EmulatedSnp => Tee::EmulatedSnp,
+            caveau_launch::Tee::Snp => Tee::Snp,
+        },
+        report: decode("report", &report.report)?,
+        certificates: certificates(&decode("certificate table", &report.certificates)?)?,
+        runtime_data: Vec::new(),
+        policy: Some(plan.policy.into_bytes()),
+        reference_values: reference_values(&plan.guest.initrd),
+    };
+    write(command.output.as_deref(), &evidence.to_json()?)?;
+    if plan.tee == caveau_launch::Tee::EmulatedSnp {
+        ui::note(quiet, "this is evidence of an emulated TEE: it proves nothing against this host");
+    }
+    Ok(Outcome::Done)
+}
+
+/// The certificates that the TEE offered; a host on hardware may offer none, and a verifier brings its own then.
+fn certificates(table: &[u8]) -> Result<Certificates> {
+    if table.is_empty() {
+        return Ok(Certificates::default());
+    }
+    Ok(Certificates::from_table(table)?)
+}
+
+/// The guest's description, for people: no verifier takes it from here.
+fn reference_values(initrd: &Path) -> Option<serde_json::Value> {
+    let text = fs::read(initrd.parent()?.join(MANIFEST_FILE)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Writes the evidence: to standard output, or to a file that is whole or not there.
+fn write(file: Option<&Path>, text: &str) -> Result<()> {
+    let Some(file) = file else {
+        io::stdout().lock().write_all(text.as_bytes())?;
+        return Ok(());
+    };
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = || format!("failed to write {}", file.display());
+    let mut temporary = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
+    temporary.write_all(text.as_bytes()).with_context(failed)?;
+    temporary.as_file().sync_all().with_context(failed)?;
+    temporary.persist(file).with_context(failed)?;
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! The commands, one module each; those on groups share one.
+
+pub(crate) mod attest;
+pub(crate) mod doctor;
+pub(crate) mod groups;
+pub(crate) mod guest;
+pub(crate) mod image;
+pub(crate) mod layer;
+pub(crate) mod measure;
+pub(crate) mod policy;
+pub(crate) mod run;
+pub(crate) mod verify;

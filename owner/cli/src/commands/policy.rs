@@ -1,0 +1,74 @@
+//! `caveau policy`: make policies and look at them.
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail};
+use caveau_policy::{MAX_TEXT, Policy, PolicyDigest, generate, open_points};
+
+use crate::{args, container, exit::Outcome, fetch, ui};
+
+/// Runs it.
+///
+/// # Errors
+/// Where image, options or policy are wrong.
+pub(crate) fn run(command: args::Policy, json: bool, quiet: bool) -> Result<Outcome> {
+    match command {
+        args::Policy::Generate { source, options } => {
+            let image = fetch::image(&source, quiet)?;
+            let group = container::group(container::container(&image, &options)?);
+            print_generated(&generate(&group), json, quiet)
+        }
+        args::Policy::Digest { file } => {
+            let digest = PolicyDigest::of(&read(&file)?);
+            if json {
+                ui::json(&serde_json::json!({ "digest": digest.to_string() }))?;
+            } else {
+                println!("{digest}");
+            }
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+/// The policy on standard output, and on standard error what it leaves open.
+fn print_generated(text: &str, json: bool, quiet: bool) -> Result<Outcome> {
+    let policy = Policy::parse(text)?;
+    let open = open_points(&policy);
+    if json {
+        let digest = policy.digest().to_string();
+        ui::json(&serde_json::json!({ "policy": text, "digest": digest, "leaves_open": open }))?;
+        return Ok(Outcome::Done);
+    }
+    io::stdout().lock().write_all(text.as_bytes())?;
+    ui::note(quiet, &format!("digest {}", policy.digest()));
+    for point in open {
+        ui::note(quiet, &format!("the policy leaves open: {point}"));
+    }
+    Ok(Outcome::Done)
+}
+
+/// A policy's text from a file, or from standard input for `-`, byte for byte.
+///
+/// # Errors
+/// Where it cannot be read, is too long or is not UTF-8.
+pub(crate) fn read(file: &Path) -> Result<String> {
+    let source: Box<dyn io::Read> = if file == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(fs::File::open(file).with_context(|| format!("failed to open the policy {}", file.display()))?)
+    };
+    let mut text = String::new();
+    let limit = u64::try_from(MAX_TEXT)?;
+    source
+        .take(limit + 1)
+        .read_to_string(&mut text)
+        .with_context(|| format!("failed to read the policy {}", file.display()))?;
+    if text.len() > MAX_TEXT {
+        bail!("the policy {} is longer than {MAX_TEXT} bytes", file.display());
+    }
+    Ok(text)
+}

@@ -1,0 +1,211 @@
+//! `caveau run`: from an image to a container in its VM.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use caveau_group::Container;
+use caveau_launch::{
+    ContainerPlan, GroupName, GuestFiles, LaunchPlan, LayerFile, PLAN_VERSION, PortForward, Scratch, StartError,
+    StateRoot, Tee, start,
+};
+use caveau_policy::generate;
+use caveau_protocol::{ContainerId, ErrorKind, Limits};
+use caveau_registry::Image;
+
+use crate::{
+    args, commands, container,
+    exit::{CodedError, ENGINE_FAILED, NOT_EXECUTABLE, NOT_FOUND, Outcome},
+    fetch, folders,
+    streams::{self, Ended},
+    tee, ui, units,
+};
+
+/// Seconds that a guest has to start its containers; emulated machines are slow on busy hosts.
+const START_TIMEOUT_S: u32 = 180;
+
+/// Seconds after which a guest that does not answer is called unresponsive.
+const ANSWER_TIMEOUT_S: u32 = 30;
+
+/// The processors' model, part of the launch digest.
+const VCPU_TYPE: &str = "EPYC-v4";
+
+/// Runs it.
+///
+/// # Errors
+/// Where the group cannot be started: with Docker's codes.
+pub(crate) fn run(command: &args::Run, quiet: bool) -> Result<Outcome> {
+    let root = StateRoot::open()?;
+    let plan_inputs = |image: &Image, container: &Container| plan(command, image, container);
+    // Cheap mistakes are told before anything is fetched.
+    check_options(command)?;
+    let image = fetch::image(&command.source, quiet)?;
+    let container = container::container(&image, &command.options)?;
+    let plan = plan_inputs(&image, &container)?;
+    warn(command, &plan, quiet);
+    let attach = !command.detach && container.stdio;
+    let mut progress = streams::StartProgress::new(quiet);
+    let started = start(&root, &plan, attach, &mut |step| progress.step(step));
+    progress.finish();
+    // The layers must stay in the store until the supervisor holds them open.
+    drop(image);
+    let started = match started {
+        Ok(started) => started,
+        Err(error) => return Err(start_failure(&root, &plan.name, command.rm, error)),
+    };
+    if command.detach {
+        println!("{}", plan.name);
+        return Ok(Outcome::Done);
+    }
+    let ended = match started.attachment {
+        Some(attachment) => streams::attach(attachment, command.interactive)?,
+        None => streams::wait(&started.group)?,
+    };
+    if command.rm {
+        started.group.wait_down(std::time::Duration::from_secs(60))?;
+        started.group.remove()?;
+    }
+    match ended {
+        Ended::Exit(code) => Ok(Outcome::Container(code)),
+        Ended::Lost(reason) => Err(CodedError { message: reason, code: ENGINE_FAILED }.into()),
+    }
+}
+
+/// What can be checked without the image.
+fn check_options(command: &args::Run) -> Result<()> {
+    units::bytes(&command.vm.memory).context("--memory")?;
+    units::bytes(&command.vm.scratch).context("--scratch")?;
+    container::check(&command.options)?;
+    for port in &command.vm.publish {
+        port.parse::<PortForward>()?;
+    }
+    Ok(())
+}
+
+/// The plan of a group of this one container.
+fn plan(command: &args::Run, image: &Image, container: &Container) -> Result<LaunchPlan> {
+    let vm = &command.vm;
+    let name = match &command.name {
+        Some(name) => name.parse()?,
+        None => made_up_name()?,
+    };
+    let (tee, ovmf) = tee::choose(vm)?;
+    let policy = match &command.policy {
+        Some(file) => commands::policy::read(file)?,
+        None => generate(&container::group(container.clone())),
+    };
+    Ok(LaunchPlan {
+        version: PLAN_VERSION,
+        guest: guest_files(&vm.guest.path()?, tee, ovmf)?,
+        tee,
+        vcpus: vm.cpus,
+        vcpu_type: VCPU_TYPE.to_owned(),
+        memory_mib: u32::try_from(units::bytes(&vm.memory)? >> 20).context("--memory is too large")?,
+        layers: image.layers.iter().map(|layer| LayerFile { path: layer.path.clone(), root: layer.root.to_string() }).collect(),
+        scratch: Scratch::Encrypted { bytes: units::bytes(&vm.scratch)? & !0xfff, folder: folders::scratch()? },
+        ports: vm.publish.iter().map(|port| Ok(port.parse()?)).collect::<Result<_>>()?,
+        policy,
+        host_certificates: None,
+        containers: vec![container_plan(command, image, container, &name)?],
+        log: caveau_launch::LogLimits::default(),
+        start_timeout_s: START_TIMEOUT_S,
+        answer_timeout_s: ANSWER_TIMEOUT_S,
+        name,
+    })
+}
+
+/// The container's part of the plan.
+fn container_plan(command: &args::Run, image: &Image, container: &Container, name: &GroupName) -> Result<ContainerPlan> {
+    let streams = container::Streams { terminal: command.options.tty, stdin: command.interactive };
+    let hostname = name.as_str().replace('_', "-");
+    let limits = Limits::default();
+    let stop_signal = match image.config.stop_signal.as_deref().filter(|signal| !signal.is_empty()) {
+        Some(signal) => signal.parse::<caveau_group::Signal>()?.number(),
+        None => 15,
+    };
+    Ok(ContainerPlan {
+        name: container.name.clone(),
+        image: container.image.clone(),
+        layers: (0..u16::try_from(image.layers.len())?).collect(),
+        create: container::create(container, random_id()?, streams, &hostname, limits),
+        stop_signal,
+    })
+}
+
+/// The guest's parts, or the word how to get them.
+fn guest_files(folder: &std::path::Path, tee: Tee, ovmf: Option<PathBuf>) -> Result<GuestFiles> {
+    if !folder.join(caveau_guest_image::MANIFEST_FILE).exists() {
+        anyhow::bail!(
+            "there is no guest in {}: make one with `cargo xtask setup` or `caveau guest build`, or name its folder with --guest",
+            folder.display()
+        );
+    }
+    Ok(GuestFiles::in_folder(folder, tee, ovmf)?)
+}
+
+/// What the person must know before it runs.
+fn warn(command: &args::Run, plan: &LaunchPlan, quiet: bool) {
+    if plan.tee == Tee::EmulatedSnp {
+        ui::note(quiet, "the TEE is emulated: nothing protects this group from this host");
+    }
+    if !command.options.env.is_empty() {
+        ui::note(quiet, "values given with -e stand in the policy, which the host can read: never give secrets that way");
+    }
+}
+
+/// Why it did not start, with Docker's code for it. A group that never ran leaves its folder for its logs, unless `--rm`.
+fn start_failure(root: &StateRoot, name: &GroupName, remove: bool, error: StartError) -> anyhow::Error {
+    let (code, kept) = match &error {
+        StartError::Failed(failure) => (
+            match failure.kind {
+                Some(ErrorKind::NotFound) => NOT_FOUND,
+                Some(ErrorKind::NotExecutable) => NOT_EXECUTABLE,
+                _ => ENGINE_FAILED,
+            },
+            true,
+        ),
+        StartError::Died { .. } => (ENGINE_FAILED, true),
+        _ => (ENGINE_FAILED, false),
+    };
+    let mut message = format!("{:#}", anyhow::Error::from(error));
+    if kept && remove {
+        if let Ok(group) = caveau_launch::Group::open(root, name) {
+            // What cannot be removed is listed by `caveau ps -a`.
+            let _ = group.wait_down(std::time::Duration::from_secs(20));
+            let _ = group.remove();
+        }
+    } else if kept {
+        message.push_str(&format!("\nsee also: caveau inspect {name}; caveau rm {name} removes it"));
+    }
+    CodedError { message, code }.into()
+}
+
+/// A container identifier of random bytes.
+fn random_id() -> Result<ContainerId> {
+    Ok(ContainerId::from_bytes(random()?))
+}
+
+/// A name that is free with all likelihood, and can be said aloud.
+fn made_up_name() -> Result<GroupName> {
+    const FIRST: [&str; 16] = [
+        "calm", "clear", "cool", "deep", "dry", "fine", "firm", "hale", "keen", "mild", "neat", "old", "quiet", "ripe", "sound",
+        "still",
+    ];
+    const SECOND: [&str; 16] = [
+        "arch", "barrel", "bottle", "brick", "candle", "cask", "cellar", "cork", "door", "key", "lamp", "lock", "shelf", "stair",
+        "vault", "vine",
+    ];
+    let [first, second, tail @ ..] = random::<4>()?;
+    let pick = |words: [&'static str; 16], byte: u8| words[usize::from(byte & 15)];
+    let name = format!("{}-{}-{}", pick(FIRST, first), pick(SECOND, second), hex::encode(tail));
+    Ok(name.parse()?)
+}
+
+/// Random bytes from the kernel.
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,217 @@
+//! `caveau verify`: evidence held against the owner's expectations.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, bail};
+use caveau_emulated::SoftwareRoot;
+use caveau_evidence::{
+    Appraisal, Evidence, Expectations, ExpectedReportData, Hex, MAX_EVIDENCE_BYTES, Outcome as Judgement, Profile, Tee, Timestamp,
+    Verdict, judge,
+};
+use caveau_guest_image::{Manifest, read_manifest};
+use caveau_policy::{Policy, PolicyDigest, open_points};
+use caveau_protocol::Nonce;
+use serde_json::json;
+
+use crate::{
+    args,
+    commands::policy,
+    exit::Outcome,
+    ui::{self, Colour},
+};
+
+/// Runs it.
+///
+/// # Errors
+/// Where a file cannot be read. Evidence that is refused is no error: it is the answer.
+pub(crate) fn run(command: &args::Verify, json: bool) -> Result<Outcome> {
+    let mut evidence = Evidence::parse(&read(&command.file)?)?;
+    if let Some(crl) = &command.crl {
+        evidence.certificates.crl = Some(fs::read(crl).with_context(|| format!("failed to read {}", crl.display()))?);
+    }
+    let reference = command.reference.as_deref().map(read_manifest).transpose()?;
+    let policy = command.policy.as_deref().map(policy::read).transpose()?;
+    let expected = expectations(command, &evidence, reference.as_ref(), policy.as_deref())?;
+    let profile = match command.profile {
+        args::ProfileChoice::Baseline => Profile::Baseline,
+        args::ProfileChoice::Strict => Profile::Strict,
+    };
+    let now = Timestamp::from_unix(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
+    // An emulated processor is looked at only by who asked for it by name; everything else goes to the hardware verifier,
+    // which refuses emulated evidence.
+    let appraisal = match &command.allow_emulated {
+        Some(root) if evidence.tee == Tee::EmulatedSnp => {
+            let bytes = fs::read(root).with_context(|| format!("failed to read the root {}", root.display()))?;
+            caveau_emulated::judge(&[SoftwareRoot::parse(&bytes)?], &evidence, &expected, profile, now)
+        }
+        _ => judge(&evidence, &expected, profile, now),
+    };
+    // What runs is only said where the report vouches for it.
+    let measured = reference.as_ref().filter(|_| holds(&appraisal, "measurement"));
+    let bound = policy.as_deref().filter(|_| holds(&appraisal, "policy"));
+    print(&appraisal, measured, bound, json)?;
+    Ok(match appraisal.outcome {
+        Judgement::Passed => Outcome::Done,
+        Judgement::AuthenticNotAppraised | Judgement::Refused => Outcome::Refused,
+    })
+}
+
+/// What the owner expects; nothing of it comes from the evidence but the kind of TEE, which chooses the list that the
+/// measurement must be on.
+fn expectations(
+    command: &args::Verify,
+    evidence: &Evidence,
+    reference: Option<&Manifest>,
+    policy: Option<&str>,
+) -> Result<Expectations> {
+    let nonce: Option<Nonce> = command.nonce.as_deref().map(str::parse).transpose()?;
+    let measurements = match (reference, command.cpus) {
+        (Some(manifest), Some(cpus)) => Some(digests(manifest, evidence.tee, cpus)?),
+        (None, None) => None,
+        (Some(_), None) => bail!("--reference needs --cpus: the launch digest depends on the number of processors"),
+        (None, Some(_)) => bail!("--cpus needs --reference: it chooses among the reference values of a guest.json"),
+    };
+    Ok(Expectations {
+        report_data: nonce.map(|nonce| ExpectedReportData::Challenge(nonce.as_bytes().to_vec())),
+        policy_digest: policy.map(|text| Hex(*PolicyDigest::of(text).as_bytes())),
+        measurements,
+        ..Expectations::default()
+    })
+}
+
+/// The launch digests of this guest under this TEE with this many processors.
+fn digests(manifest: &Manifest, tee: Tee, cpus: u32) -> Result<Vec<Hex<48>>> {
+    let tee = match tee {
+        Tee::EmulatedSnp => caveau_guest_image::Tee::EmulatedSnp,
+        Tee::Snp => caveau_guest_image::Tee::Snp,
+    };
+    let digests: Vec<_> = manifest.launch_digests(tee, cpus).map(|expected| Hex(*expected.digest.as_bytes())).collect();
+    if digests.is_empty() {
+        bail!("the reference values list no launch digest for {tee} with {cpus} processors");
+    }
+    Ok(digests)
+}
+
+/// Whether a check was made and holds.
+fn holds(appraisal: &Appraisal, name: &str) -> bool {
+    appraisal.checks.iter().any(|check| check.name == name && check.verdict == Verdict::Ok)
+}
+
+/// Prints the judgement.
+fn print(appraisal: &Appraisal, measured: Option<&Manifest>, policy: Option<&str>, json: bool) -> Result<()> {
+    let parsed = policy.map(Policy::parse).transpose()?;
+    if json {
+        let mut value = serde_json::to_value(appraisal)?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("guest".into(), serde_json::to_value(measured)?);
+            object.insert("policy".into(), parsed.as_ref().map_or(json!(null), policy_json));
+        }
+        return ui::json(&value);
+    }
+    print_hardware(appraisal)?;
+    if let Some(manifest) = measured {
+        print_guest(manifest)?;
+    }
+    if let Some(policy) = &parsed {
+        print_policy(policy)?;
+    }
+    println!("Checks");
+    let rows: Vec<_> = appraisal.checks.iter().map(|check| {
+        let (word, colour) = match check.verdict {
+            Verdict::Ok => ("ok", Colour::Green),
+            Verdict::Failed => ("FAILED", Colour::Red),
+            Verdict::NotApplicable => ("n/a", Colour::Yellow),
+            Verdict::Skipped => ("skipped", Colour::Yellow),
+        };
+        // Coloured as the last thing: colours have no width, but count as characters.
+        (check.name.to_owned(), ui::coloured(&format!("{word:8}"), colour), check.sentence.clone())
+    }).collect();
+    for (name, verdict, sentence) in rows {
+        println!("  {name:22} {verdict} {sentence}");
+    }
+    let colour = if appraisal.outcome == Judgement::Passed { Colour::Green } else { Colour::Red };
+    println!("\n{}", ui::coloured(&appraisal.summary, colour));
+    Ok(())
+}
+
+/// The hardware part of the TCB, from the signed report.
+fn print_hardware(appraisal: &Appraisal) -> Result<()> {
+    let Some(claims) = &appraisal.claims else { return Ok(()) };
+    // The claims' JSON names every field; a table of it stays complete when claims grow.
+    let value = serde_json::to_value(claims)?;
+    println!("Hardware TCB");
+    for (name, value) in value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        println!("  {:22} {}", name.replace('_', " "), short(value));
+    }
+    println!();
+    Ok(())
+}
+
+/// The software part of the TCB, from the owner's reference values that the launch digest was found in.
+fn print_guest(manifest: &Manifest) -> Result<()> {
+    println!("Software TCB (launch digest found in the reference values)");
+    let package = manifest.kernel.package.as_ref().map(|package| format!(" ({} {})", package.name, package.version));
+    println!("  {:22} {}{}", "kernel", manifest.kernel.release, package.unwrap_or_default());
+    println!("  {:22} {} (sha256 {})", "agent", manifest.agent.version, manifest.agent.sha256);
+    println!("  {:22} {}", "guest svn", manifest.svn);
+    for (tee, info) in &manifest.tees {
+        println!("  {:22} {}", format!("cmdline {tee}"), info.cmdline);
+    }
+    for (name, part) in &manifest.parts {
+        println!("  {:22} sha256 {}", name, part.sha256);
+    }
+    let modules: Vec<_> = manifest.modules.iter().map(|module| module.name.as_str()).collect();
+    println!("  {:22} {}\n", "modules", modules.join(" "));
+    Ok(())
+}
+
+/// The policy, whose digest is HOST_DATA.
+fn print_policy(policy: &Policy) -> Result<()> {
+    println!("Policy {}", policy.digest());
+    for container in policy.containers() {
+        println!("  container {}", container.label());
+        for layer in container.layers.iter().flatten() {
+            println!("    layer {layer}");
+        }
+    }
+    for point in open_points(policy) {
+        println!("  leaves open: {point}");
+    }
+    println!();
+    Ok(())
+}
+
+fn policy_json(policy: &Policy) -> serde_json::Value {
+    let containers: Vec<_> = policy
+        .containers()
+        .map(|container| json!({ "name": container.label(), "layers": container.layers, "command": container.command }))
+        .collect();
+    json!({ "digest": policy.digest().to_string(), "containers": containers, "leaves_open": open_points(policy) })
+}
+
+/// A value on one line.
+fn short(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Object(fields) => {
+            let shown = fields.iter().filter(|(_, value)| !value.is_null());
+            shown.map(|(name, value)| format!("{} {}", name.replace('_', " "), short(value))).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The evidence file's bytes; `-` is standard input.
+fn read(file: &Path) -> Result<Vec<u8>> {
+    let failed = || format!("failed to read the evidence {}", file.display());
+    let source: Box<dyn io::Read> =
+        if file == Path::new("-") { Box::new(io::stdin().lock()) } else { Box::new(fs::File::open(file).with_context(failed)?) };
+    let mut bytes = Vec::new();
+    source.take(u64::try_from(MAX_EVIDENCE_BYTES)? + 1).read_to_end(&mut bytes).with_context(failed)?;
+    Ok(bytes)
+}

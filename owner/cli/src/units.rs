@@ -1,0 +1,57 @@
+//! Sizes as people write them.
+
+use anyhow::{Context as _, Result, bail};
+
+/// Bytes of a size such as `512M`, `2G`, `2GiB` or `1048576`; the units are powers of 1024.
+///
+/// # Errors
+/// Where the text is not a number and a unit, or the size does not fit.
+pub(crate) fn bytes(text: &str) -> Result<u64> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => bail!("invalid size {text:?}: write a number with K, M, G or T, such as 512M"),
+    };
+    let number: u64 = number.parse().with_context(|| format!("invalid size {text:?}: write it as 512M or 2G"))?;
+    number.checked_mul(1 << shift).with_context(|| format!("invalid size {text:?}: too large"))
+}
+
+/// A size for people: three digits and a unit.
+pub(crate) fn human(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_as_people_write_them() {
+        for (text, expected) in [("1", 1), ("512M", 512 << 20), ("2G", 2 << 30), ("2GiB", 2 << 30), ("4kb", 4096), ("1t", 1 << 40)] {
+            assert_eq!(bytes(text).unwrap(), expected, "{text}");
+        }
+        for bad in ["", "M", "-1M", "1.5G", "12X", "99999999999T", " 1M"] {
+            assert!(bytes(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_for_people() {
+        assert_eq!(human(12), "12 B");
+        assert_eq!(human(1536), "1.5 KiB");
+        assert_eq!(human(5 << 30), "5.0 GiB");
+        assert_eq!(human(3 << 42), "12.0 TiB");
+    }
+}

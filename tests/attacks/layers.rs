@@ -1,0 +1,117 @@
+//! The host offers other layers than the policy's, or changes them.
+
+use std::os::unix::fs::FileExt as _;
+
+use caveau_tests::hostile::{Hostile, ended, group};
+
+/// Block of the layer file at which busybox begins.
+fn busybox_block(file: &std::path::Path) -> usize {
+    let output = std::process::Command::new("debugfs")
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .args(["-R", "bmap /bin/busybox 0"])
+        .arg(file)
+        .output()
+        .expect("debugfs runs");
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("busybox has a first block")
+}
+
+#[test]
+fn a_flipped_bit_in_the_data() {
+    let Some(host) = Hostile::new() else { return };
+    let file = &host.plan.layers[0].path;
+    let flipped = host.flipped(file, busybox_block(file) * 4096 + 64);
+    // The program's first block is read when it is to be executed: it cannot be.
+    let outcome = host.start(|plan| plan.layers[0].path = flipped);
+    let text = match outcome {
+        Err(error) => error.to_string(),
+        Ok(group) => format!("{} {:?}", ended(&group), group.status().expect("a status").1.events),
+    };
+    assert!(text.contains("nput/output error") || text.contains("I/O error") || text.contains("LayerCorrupted"), "{text}");
+}
+
+#[test]
+fn a_flipped_bit_in_the_tree() {
+    let Some(host) = Hostile::new() else { return };
+    let file = &host.plan.layers[0].path;
+    // The tree's top block is the first one of the tree, behind the data and the superblock's block.
+    let data = data_bytes(file);
+    let flipped = host.flipped(file, data + 4096 + 7);
+    host.fails(&["layer"], |plan| plan.layers[0].path = flipped);
+}
+
+/// Length of the ext4 image at the beginning of a layer file: its block count, in its superblock (offset 0x404).
+fn data_bytes(file: &std::path::Path) -> usize {
+    let bytes = std::fs::read(file).expect("the layer");
+    let blocks = u32::from_le_bytes(bytes[0x404..0x408].try_into().expect("four bytes"));
+    blocks as usize * 4096
+}
+
+#[test]
+fn a_layer_under_another_root() {
+    let Some(host) = Hostile::new() else { return };
+    host.is_denied(&["layer"], |plan| plan.layers[0].root = "ab".repeat(32));
+}
+
+#[test]
+fn another_layer_under_the_policys_root() {
+    let Some(host) = Hostile::new() else { return };
+    let other = host.forged("zeros", &vec![0; 1 << 20]);
+    host.fails(&["layer"], |plan| plan.layers[0].path = other);
+}
+
+#[test]
+fn a_missing_layer_and_an_extra_one() {
+    let Some(host) = Hostile::new() else { return };
+    host.is_denied(&["overlay"], |plan| {
+        let again = plan.layers[0].clone();
+        plan.layers.push(again);
+        plan.containers[0].layers.push(1);
+    });
+}
+
+#[test]
+fn layers_in_another_order() {
+    let Some(host) = Hostile::new() else { return };
+    let name = "python";
+    host.caveau
+        .run(&["run", "-d", "--name", name, &caveau_tests::image("python3"), "--", "python3", "-c", "import time; time.sleep(100)"])
+        .success();
+    let several = group(&host.caveau, name).plan().expect("a plan");
+    host.caveau.run(&["rm", "--force", name]).success();
+    assert!(several.layers.len() > 1, "the image has several layers");
+    let lie = |change: &dyn Fn(&mut Vec<u16>)| {
+        host.is_denied(&["overlay"], |plan| {
+            let name = plan.name.clone();
+            *plan = several.clone();
+            plan.name = name;
+            change(&mut plan.containers[0].layers);
+        });
+        host.caveau.run(&["rm", "--force", &format!("lie-{}", std::process::id())]).success();
+    };
+    lie(&|layers| layers.reverse());
+    lie(&|layers| drop(layers.pop()));
+}
+
+#[test]
+fn a_layer_that_changes_after_it_was_mounted() {
+    let Some(host) = Hostile::new() else { return };
+    let copy = host.forged("changing.img", &std::fs::read(&host.plan.layers[0].path).expect("the layer"));
+    let path = copy.clone();
+    let group = host.start(|plan| plan.layers[0].path = path).expect("the layer is still the policy's");
+    // Everything but the superblocks and descriptors becomes noise under the running guest.
+    let file = std::fs::File::options().write(true).open(&copy).expect("the layer");
+    let noise: Vec<u8> = (0..4096u32).map(|i| (i * 31 % 251) as u8).collect();
+    for block in 9..data_bytes(&copy) / 4096 {
+        file.write_all_at(&noise, block as u64 * 4096).expect("the host writes");
+    }
+    // What the guest has not read yet cannot be read any more, and the guest says so.
+    let name = group.folder().name().to_string();
+    let outcome = host.caveau.run(&["exec", &name, "cat", "/etc/hostname"]);
+    caveau_tests::eventually(|| {
+        let (status, record) = group.status()?;
+        let noticed = record.events.iter().any(|event| format!("{:?}", event.event).contains("LayerCorrupted"));
+        anyhow::ensure!(noticed || outcome.code != 0, "{status} {:?}", record.events);
+        Ok(())
+    })
+    .expect("the change is noticed");
+}

@@ -1,0 +1,94 @@
+//! Exit codes, streams, arguments and environment, with the smallest image.
+
+use std::{io::Write as _, process::Stdio};
+
+use caveau_tests::{Caveau, image};
+
+#[test]
+fn a_container_gets_what_was_asked_for_and_its_exit_code_comes_back() {
+    let Some(caveau) = Caveau::new() else { return };
+    let script = "echo out; echo err >&2; echo $GREETING; pwd; id -u; id -g; hostname | grep -q . && \
+                  grep -q '^nameserver 10.0.2.3' /etc/resolv.conf && touch /tmp/x && exit 7";
+    let outcome = caveau.run(&[
+        "run", "--rm", "-e", "GREETING=salve", "--workdir", "/tmp", "--user", "12:34", "-v", "tmpfs:/tmp:mode=1777",
+        &image("busybox"), "--", "sh", "-c", script,
+    ]);
+    let outcome = outcome.expect_code(7);
+    assert_eq!(outcome.stdout, "out\nsalve\n/tmp\n12\n34\n");
+    assert!(outcome.stderr.contains("err\n"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("emulated"), "an emulated TEE is named as such: {}", outcome.stderr);
+    assert!(outcome.stderr.contains("-e") && outcome.stderr.contains("policy"), "values of -e are in the policy: {}", outcome.stderr);
+    assert!(caveau.groups().is_empty(), "--rm leaves nothing");
+}
+
+#[test]
+fn input_reaches_the_container_and_large_output_comes_back_whole() {
+    let Some(caveau) = Caveau::new() else { return };
+    let input: Vec<u8> = (0..3_000_000u32).map(|i| b'a' + (i % 23) as u8).collect();
+    let outcome = caveau.run_with_input(&["run", "--rm", "-i", &image("busybox"), "--", "cat"], &input);
+    let outcome = outcome.success();
+    assert_eq!(outcome.stdout.len(), input.len());
+    assert_eq!(outcome.stdout.as_bytes(), input);
+}
+
+#[test]
+fn failures_have_dockers_codes() {
+    let Some(caveau) = Caveau::new() else { return };
+    let outcome = caveau.run(&["run", "--rm", &image("busybox"), "--", "/no/such/program"]).expect_code(127);
+    assert!(outcome.stderr.contains("/no/such/program"), "{}", outcome.stderr);
+    caveau.run(&["run", "--rm", &image("busybox"), "--", "/etc"]).expect_code(126);
+    let outcome = caveau.run(&["run", "oci:/no/such/folder"]).expect_code(125);
+    assert!(outcome.stderr.contains("/no/such/folder"), "{}", outcome.stderr);
+    let outcome = caveau.run(&["run", "-p", "99999:80", &image("busybox")]).expect_code(125);
+    assert!(outcome.stderr.contains("99999"), "{}", outcome.stderr);
+}
+
+#[test]
+fn what_docker_hides_is_hidden_and_what_it_forbids_is_forbidden() {
+    let Some(caveau) = Caveau::new() else { return };
+    let script = "
+        grep -E '^(Cap(Bnd|Eff)|NoNewPrivs|Seccomp):' /proc/self/status
+        mknod /tmp/disk b 8 0 2>&1; mount -t tmpfs none /mnt 2>&1
+        echo x 2>&1 > /proc/sys/kernel/hostname; wc -c < /proc/kcore
+        ls /dev | sort | tr '\\n' ' '; cat /proc/1/cgroup; ls -d /sys/firmware/* 2>/dev/null
+        grep -c . /proc/modules; ls /security-context-*; ls $UVM_SECURITY_CONTEXT_DIR";
+    let outcome = caveau.run(&["run", "--rm", &image("busybox"), "--", "sh", "-c", script]);
+    let text = format!("{}{}", outcome.stdout, outcome.stderr);
+    assert!(text.contains("CapEff:\t00000000a00425fb") || text.contains("CapEff:\t00000000a80425fb"), "Docker's defaults: {text}");
+    assert!(text.contains("Seccomp:\t2"), "{text}");
+    assert!(text.contains("mknod: ") || text.contains("Operation not permitted"), "{text}");
+    assert!(text.contains("mount: "), "{text}");
+    assert!(!text.contains("sda") && !text.contains("vport"), "no disks and no ports in /dev: {text}");
+    assert!(text.contains("security-policy-base64"), "{text}");
+}
+
+#[test]
+fn a_killed_client_leaves_the_group_and_a_killed_supervisor_leaves_nothing() {
+    let Some(caveau) = Caveau::new() else { return };
+    let name = "victim";
+    caveau.run(&["run", "-d", "--name", name, &image("busybox"), "--", "sh", "-c", "while :; do echo tick; sleep 1; done"]).success();
+    let inspected = caveau.run(&["inspect", name]).success().json();
+    let supervisor = inspected["record"]["supervisor_pid"].as_i64().expect("a supervisor's pid");
+    let qemu = inspected["record"]["qemu_pid"].as_i64().expect("QEMU's pid");
+
+    // A client that goes away while it follows the log disturbs nobody.
+    let mut follower = caveau.command(&["logs", "-f", name]).stdout(Stdio::piped()).spawn().expect("caveau starts");
+    let mut byte = [0u8; 1];
+    std::io::Read::read_exact(follower.stdout.as_mut().expect("stdout"), &mut byte).expect("a line");
+    follower.kill().expect("the follower can be killed");
+    follower.wait().expect("the follower ends");
+    assert!(caveau.run(&["ps"]).success().stdout.contains(name));
+
+    // A supervisor that is killed takes everything along, and `ps` says what happened.
+    let killed = std::process::Command::new("kill").args(["-9", &supervisor.to_string()]).status().expect("kill runs");
+    assert!(killed.success());
+    caveau_tests::eventually(|| {
+        anyhow::ensure!(!std::path::Path::new(&format!("/proc/{qemu}")).exists(), "QEMU {qemu} still runs");
+        Ok(())
+    })
+    .expect("QEMU dies with its supervisor");
+    let listed = caveau.run(&["ps", "--all"]).success().stdout;
+    assert!(listed.contains(name) && !listed.to_lowercase().contains("running"), "{listed}");
+    caveau.run(&["rm", name]).success();
+    std::io::stdout().flush().expect("stdout");
+}

@@ -1,0 +1,10 @@
+//! The product as its users meet it: the command line, real images, real VMs.
+//!
+//! A VM takes seconds to boot under emulation, so that each test asks as much as it can of one boot.
+
+mod busybox;
+mod groups;
+mod nginx;
+mod offline;
+mod python3;
+mod redis;

@@ -1,0 +1,137 @@
+//! The rules that make the folders mean something: who may depend on whom, and what `core` may not touch.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::process::{command, output};
+
+/// What the code of `core` must not name: it takes bytes and values, and gives bytes and values.
+const FORBIDDEN_IN_CORE: &[&str] =
+    &["std::fs", "std::net", "std::process", "std::env", "tokio", "async fn", "SystemTime", "Instant::"];
+
+/// Lints that each crate of `core` and `guest` must deny, since their input is hostile.
+const DENIED_LINTS: &[&str] = &[
+    "clippy::unwrap_used",
+    "clippy::expect_used",
+    "clippy::panic",
+    "clippy::indexing_slicing",
+    "clippy::arithmetic_side_effects",
+];
+
+/// Checks every rule and reports all violations at once.
+///
+/// # Errors
+/// Where a rule is broken, naming crate and rule.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    let metadata: Value = serde_json::from_str(&output(&mut command(
+        root,
+        "cargo",
+        ["metadata", "--format-version=1", "--no-deps", "--locked"],
+    ))?)?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists packages")?;
+    let folder_of: BTreeMap<&str, String> = packages
+        .iter()
+        .filter_map(|package| {
+            let manifest = Path::new(package["manifest_path"].as_str()?);
+            let folder = manifest.parent()?.strip_prefix(root).ok()?.to_string_lossy().into_owned();
+            Some((package["name"].as_str()?, folder))
+        })
+        .collect();
+    let mut violations = Vec::new();
+    for package in packages {
+        let name = package["name"].as_str().unwrap_or_default();
+        let Some(folder) = folder_of.get(name) else { continue };
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            // Tests may reach further than products: only what is built into a product counts.
+            let target = dependency["name"].as_str().unwrap_or_default();
+            if dependency["kind"].is_null() && folder_of.get(target).is_some_and(|to| !may_depend(folder, to)) {
+                violations.push(format!("{folder} must not depend on {}", folder_of[target]));
+            }
+        }
+        if folder.starts_with("core/") || folder.starts_with("guest/") {
+            check_source(root, folder, &mut violations)?;
+        }
+    }
+    if !violations.is_empty() {
+        bail!("layering:\n  {}", violations.join("\n  "));
+    }
+    Ok(())
+}
+
+/// Whether the crate in folder `from` may be built upon the one in folder `to`.
+fn may_depend(from: &str, to: &str) -> bool {
+    let top = |folder: &str| folder.split('/').next().unwrap_or_default().to_owned();
+    // What can accept an emulated root is for the command line alone; a verifier or a broker never has it.
+    if to == "core/emulated" {
+        return from == "owner/cli" || from == "tests" || from == "xtask";
+    }
+    match top(from).as_str() {
+        "xtask" | "tests" => true,
+        _ if from == "owner/cli" => matches!(top(to).as_str(), "core" | "owner" | "host"),
+        own => top(to) == "core" || top(to) == own,
+    }
+}
+
+/// Checks a crate's sources: the lints it denies, and for `core` what it must not name outside its tests.
+fn check_source(root: &Path, folder: &str, violations: &mut Vec<String>) -> Result<()> {
+    let source = root.join(folder).join("src");
+    let entry = ["lib.rs", "main.rs"].iter().map(|name| source.join(name)).find(|path| path.exists());
+    let entry = fs::read_to_string(entry.with_context(|| format!("{folder} has no src/lib.rs"))?)?;
+    for lint in DENIED_LINTS.iter().filter(|lint| !entry.split("cfg_attr").next().unwrap_or_default().contains(*lint)) {
+        violations.push(format!("{folder} does not deny {lint}"));
+    }
+    if folder.starts_with("core/") {
+        for file in rust_files(&source)? {
+            let text = fs::read_to_string(&file)?;
+            let product = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+            let code = product.lines().filter(|line| !line.trim_start().starts_with("//"));
+            for (line, word) in code.flat_map(|line| FORBIDDEN_IN_CORE.iter().map(move |word| (line, word))) {
+                if line.contains(word) {
+                    violations.push(format!("{}: core must not use {word}: {}", file.display(), line.trim()));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every `.rs` file below a folder, in order, but for files of tests.
+fn rust_files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let mut files = Vec::new();
+    let mut entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        if path.is_dir() && entry.file_name() != "tests" {
+            files.extend(rust_files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && entry.file_name() != "tests.rs" {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_depend;
+
+    #[test]
+    fn dependencies_point_downwards() {
+        for (from, to) in [("guest/agent", "core/policy"), ("owner/cli", "host/launch"), ("core/layer", "core/verity")]
+        {
+            assert!(may_depend(from, to), "{from} -> {to}");
+        }
+        for (from, to) in [
+            ("core/policy", "guest/agent"),
+            ("guest/agent", "host/launch"),
+            ("host/launch", "owner/registry"),
+            ("owner/registry", "host/launch"),
+            ("core/evidence", "core/emulated"),
+            ("guest/tee", "core/emulated"),
+        ] {
+            assert!(!may_depend(from, to), "{from} -> {to}");
+        }
+    }
+}

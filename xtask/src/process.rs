@@ -1,0 +1,63 @@
+//! Running programs: what is run is said, and a failure names it.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead as _, BufReader, IsTerminal as _},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// A command that runs in the workspace's root.
+pub(crate) fn command(root: &Path, program: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root);
+    command
+}
+
+/// Runs it with its output on ours.
+///
+/// # Errors
+/// Where it cannot be started or does not end with success.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("failed to start {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Runs it and hands each line of its standard output to `line` as it comes; returns whether it succeeded.
+///
+/// # Errors
+/// Where it cannot be started or its output cannot be read.
+pub(crate) fn run_lines(command: &mut Command, mut line: impl FnMut(&str)) -> Result<bool> {
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("failed to start {command:?}"))?;
+    let output = child.stdout.take().context("the child's output was asked for")?;
+    for text in BufReader::new(output).split(b'\n') {
+        line(&String::from_utf8_lossy(&text?));
+    }
+    Ok(child.wait()?.success())
+}
+
+/// Runs it and returns its standard output.
+///
+/// # Errors
+/// Where it cannot be started or does not end with success.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("failed to start {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// A headline on standard error, bold where that is a terminal.
+pub(crate) fn headline(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("\x1b[1m== {text}\x1b[0m");
+    } else {
+        eprintln!("== {text}");
+    }
+}

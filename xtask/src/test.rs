@@ -1,0 +1,95 @@
+//! `cargo xtask test`: everything that is tested, in the order of what fails soonest.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    layering,
+    process::{command, headline, run, run_lines},
+    setup::{self, Setup},
+};
+
+/// What ran, summed over all test programs.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: Vec<String>,
+}
+
+impl Tally {
+    /// Takes in one line of a test program's output.
+    fn read(&mut self, line: &str) {
+        if let Some(counts) = line.strip_prefix("test result: ") {
+            self.passed += count(counts, "passed");
+            self.failed += count(counts, "failed");
+            let ignored = count(counts, "ignored");
+            self.skipped.extend((0..ignored).map(|_| "a test is marked as ignored".to_owned()));
+        } else if let Some((_, reason)) = line.split_once("skipped: ") {
+            self.skipped.push(reason.to_owned());
+        }
+    }
+}
+
+/// The number before a word in libtest's summary, as in `ok. 3 passed; 0 failed; 0 ignored; …`.
+fn count(summary: &str, word: &str) -> u64 {
+    let parts = summary.split([';', '.']).map(str::trim);
+    parts.filter_map(|part| part.strip_suffix(word)?.trim().parse().ok()).next().unwrap_or(0)
+}
+
+/// Runs it all.
+///
+/// # Errors
+/// At the first stage that fails; test programs all run before their failures are reported.
+pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
+    let setup = setup::setup(root)?;
+    if filter.is_empty() {
+        static_checks(root, &setup)?;
+    }
+    headline("guest image, built twice");
+    let guest = crate::guest::build_twice(root, &setup)?;
+    headline("tests");
+    let mut tally = Tally::default();
+    let mut cargo = command(root, "cargo", ["test", "--workspace", "--locked", "--no-fail-fast"]);
+    if !filter.is_empty() {
+        cargo.args(filter.iter().take(1));
+    }
+    cargo.args(["--", "--show-output"]).args(filter.iter().skip(1));
+    cargo.env("CAVEAU_GUEST", &guest).env("CAVEAU_TEST_IMAGES", crate::images_folder(root));
+    let succeeded = run_lines(&mut cargo, |line| {
+        println!("{line}");
+        tally.read(line);
+    })?;
+    for reason in &tally.skipped {
+        println!("skipped: {reason}");
+    }
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped.len());
+    if !succeeded || tally.failed > 0 {
+        bail!("tests failed; run one alone with: cargo xtask test NAME");
+    }
+    Ok(())
+}
+
+/// Format, lints, layering, dependencies.
+fn static_checks(root: &Path, setup: &Setup) -> Result<()> {
+    headline("format, layering, lints, dependencies");
+    run(&mut command(root, "cargo", ["fmt", "--all", "--check"]))?;
+    layering::check(root)?;
+    run(&mut command(root, "cargo", ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    run(command(root, "cargo", ["deny", "--offline", "check", "bans", "licenses", "sources"]).env("PATH", &setup.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn summaries_are_added_up() {
+        let mut tally = Tally::default();
+        tally.read("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        tally.read("test result: FAILED. 10 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
+        tally.read("skipped: no fixtures");
+        assert_eq!((tally.passed, tally.failed, tally.skipped.len()), (13, 2, 2));
+    }
+}
