@@ -131,7 +131,7 @@ fn truncated_and_odd_layers_are_named() {
         ([gzip(&tar), b"junk".to_vec()].concat(), "failed to unpack layer"),
         (noise(5000, 9), "failed to convert layer"),
     ] {
-        let mut parts = Parts::new(&[tar.clone()]);
+        let mut parts = Parts::new(std::slice::from_ref(&tar));
         parts.layers[0].1 = blob;
         parts.write_layout(&place.path("layout"), "v1");
         assert_refused(place.resolve(&source), &[word]);
@@ -145,7 +145,7 @@ fn bytes_after_the_tar_belong_to_its_identity() {
     let place = Place::new();
     let mut tar = layer(&[("a", b"b")]);
     tar.extend(vec![0; 1 << 20]);
-    Parts::new(&[tar.clone()]).write_layout(&place.path("layout"), "v1");
+    Parts::new(std::slice::from_ref(&tar)).write_layout(&place.path("layout"), "v1");
     let image = place.resolve(&format!("oci:{}", place.path("layout").display())).unwrap();
     assert_eq!(diff_ids(&image), [Digest::of(&tar)]);
 }
@@ -155,7 +155,7 @@ fn bombs_go_off_at_the_limit() {
     let place = Place::new();
     let zeros = vec![0; 20 << 20];
     let tar = layer(&[("zeros", &zeros)]);
-    let mut parts = Parts::new(&[tar.clone()]);
+    let mut parts = Parts::new(std::slice::from_ref(&tar));
     let source = format!("oci:{}", place.path("layout").display());
     let tight = Limits { free_bytes: 4 << 20, ratio: 50, ..Limits::default() };
     for blob in [gzip(&tar), zstd(&tar)] {

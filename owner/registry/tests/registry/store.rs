@@ -65,6 +65,9 @@ fn the_second_time_nothing_is_converted() {
     assert!(first.iter().zip(&second).all(|(a, b)| a.root == b.root && a.path == b.path));
 }
 
+/// What was done to a layer's files, and the doing.
+type Damage<'a> = (&'static str, Box<dyn Fn() + 'a>);
+
 #[test]
 fn damage_anywhere_is_noticed_and_repaired() {
     let place = Place::new();
@@ -73,7 +76,7 @@ fn damage_anywhere_is_noticed_and_repaired() {
     let victim = layers[0].clone();
     let good = content(&victim.path);
     let record = victim.path.with_extension("json");
-    let damage: Vec<(&str, Box<dyn Fn()>)> = vec![
+    let damage: Vec<Damage<'_>> = vec![
         ("first block", Box::new(|| flip(&victim.path, 1024))),
         ("data", Box::new(|| flip(&victim.path, 4096 * 30))),
         ("tree", Box::new(|| flip(&victim.path, victim.bytes - 4000))),

@@ -280,7 +280,7 @@ fn redirects_are_followed_without_the_login() {
         if request.target.starts_with("/token") {
             return Reply::ok(r#"{"token":"secret"}"#);
         }
-        if request.headers.get("authorization").is_none() {
+        if !request.headers.contains_key("authorization") {
             let challenge = format!(r#"Bearer realm="http://{}/token",service="s""#, own.get().unwrap());
             return Reply::status(401).with("www-authenticate", challenge);
         }
