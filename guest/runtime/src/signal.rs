@@ -23,23 +23,21 @@ pub(crate) fn send(process: BorrowedFd<'_>, number: u8) -> Result<(), RuntimeErr
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        os::{fd::AsFd as _, unix::process::ExitStatusExt as _},
-        process::Command,
-    };
+    use std::{os::fd::AsFd as _, process::Command};
 
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
     use super::*;
+    use crate::reaper::tests::{ended, shared};
 
     #[test]
     fn a_signal_reaches_its_process_and_no_number_is_invented() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let fd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        let (pid, exit) = shared().spawn(Command::new("sleep").arg("60")).unwrap();
+        let fd = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
         assert!(matches!(send(fd.as_fd(), 0), Err(RuntimeError::Invalid { .. })));
         assert!(matches!(send(fd.as_fd(), 65), Err(RuntimeError::Invalid { .. })));
         send(fd.as_fd(), 37).unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(37));
+        assert_eq!(ended(&exit).code, 128 + 37);
         assert!(matches!(send(fd.as_fd(), 15), Err(RuntimeError::Ended)));
     }
 }

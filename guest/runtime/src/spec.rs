@@ -175,7 +175,7 @@ mod tests {
         assert!(linux.readonly_paths().as_ref().unwrap().iter().any(|path| path == "/proc/sys"));
         let kinds: Vec<String> =
             linux.namespaces().as_ref().unwrap().iter().map(|namespace| namespace.typ().to_string()).collect();
-        assert_eq!(kinds, ["pid", "ipc", "uts", "mount", "cgroup"]);
+        assert_eq!(kinds, ["pid", "ipc", "uts", "mnt", "cgroup"]);
         for mount in spec.mounts().as_ref().unwrap() {
             let options = mount.options().as_ref().unwrap();
             assert!(options.iter().any(|option| option == "nosuid"), "{mount:?}");
