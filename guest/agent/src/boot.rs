@@ -3,7 +3,7 @@
 //! ```text
 //!   initrd (read-only from now on)          new root (a small tmpfs, read-only in the end)
 //!   /init, /modules/order, /modules/*.ko    /proc /sys /dev /sys/fs/cgroup /run /tmp
-//!   1 mounts  2 command line: which TEE  3 modules, then none ever again  4 entropy  5 network  6 leave the initrd
+//!   1 mounts  2 command line: which TEE  3 settings  4 modules, then none ever again  5 entropy  6 network  7 new root
 //! ```
 //!
 //! Nothing here depends on the host but the disks and ports that drivers find: modules and their order are measured,
@@ -19,9 +19,13 @@ use caveau_tee::{TeeError, TeeKind};
 use rustix::{
     fs::Mode,
     mount::{MountFlags, mount, mount_move, mount_remount},
+    process::{Resource, Rlimit, setrlimit},
 };
 
 use crate::{entropy, netlink};
+
+/// Descriptors that the agent and its helpers may have; containers' processes get limits of their own.
+const OPEN_FILES: u64 = 1 << 20;
 
 /// Where the new root is put together: a folder of the initrd.
 const NEW_ROOT: &str = "/run";
@@ -89,12 +93,14 @@ pub fn boot() -> Result<TeeKind, BootError> {
     let root = Path::new(NEW_ROOT);
     mount_file_systems(root)?;
     let tee = TeeKind::from_cmdline(&read(&root.join("proc/cmdline"))?).map_err(BootError::Tee)?;
+    // Before the network card's driver: an interface takes its defaults when it appears.
+    apply_settings(&root.join("proc/sys"))?;
     load_modules(Path::new("/modules"), tee)?;
     lock_kernel(root)?;
     entropy::gather(&root.join("dev")).map_err(BootError::Entropy)?;
-    apply_settings(&root.join("proc/sys"))?;
     netlink::set_up().map_err(BootError::Network)?;
     leave_initrd(root)?;
+    raise_limits()?;
     Ok(tee)
 }
 
@@ -174,8 +180,15 @@ fn leave_initrd(root: &Path) -> Result<(), BootError> {
     mount_move(".", "/").map_err(fail("move", root))?;
     rustix::process::chroot(".").map_err(fail("enter", root))?;
     rustix::process::chdir("/").map_err(fail("enter", root))?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
     Ok(())
+}
+
+/// PID 1 holds a few descriptors for each process of each container; its own limit must not be what ends them.
+fn raise_limits() -> Result<(), BootError> {
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let files = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
+    setrlimit(Resource::Nofile, files)
+        .map_err(|error| failed("raise the limit of", Path::new("open files"))(error.into()))
 }
 
 fn read(path: &Path) -> Result<String, BootError> {

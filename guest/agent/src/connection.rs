@@ -6,6 +6,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
     thread,
@@ -13,13 +14,12 @@ use std::{
 };
 
 use caveau_protocol::{
-    AgentError, AgentReply, AgentRequest, Frame, ReplyEnvelope, RequestEnvelope, VERSION, read_frame, write_frame,
+    AgentError, AgentReply, AgentRequest, Frame, MAX_BODY, MAX_CHUNK, ReplyEnvelope, RequestEnvelope, VERSION,
+    read_frame, write_frame,
 };
-use caveau_runtime::Reaper;
 
 use crate::{
     answer::{Answer, Fatal, fatal, invalid},
-    gate::{Gate, Guest, watch_layers},
     live::Live,
 };
 
@@ -43,43 +43,53 @@ struct Step {
     body: Vec<u8>,
 }
 
+/// Whatever does the steps: the gate, and in tests something that records them.
+pub(crate) trait Steps: Send + 'static {
+    /// Does one step.
+    fn step(&mut self, request: AgentRequest, body: Vec<u8>) -> Answer;
+}
+
 /// Serves the host until it goes away or asks for the end.
 ///
 /// # Errors
 /// Where the port is out of step: then nothing that comes over it means anything any more.
-pub(crate) fn serve(port: &File, guest: Guest, boot_ns: u64) -> Result<(), Fatal> {
+pub(crate) fn serve(port: &File, steps: impl Steps, live: Arc<Live>) -> Result<(), Fatal> {
     let mut reader = port.try_clone().map_err(fatal("copy the port"))?;
     let writer = port.try_clone().map_err(fatal("copy the port"))?;
-    let live = Arc::new(Live::default());
-    let notified = Arc::clone(&live);
-    let reaper = Reaper::start(move |_| notified.exited()).map_err(fatal("start the reaper"))?;
-    let connection =
-        Arc::new(Connection { writer: Mutex::new(writer), open: Mutex::new(BTreeSet::new()), live: Arc::clone(&live) });
-    let gate = Gate::new(guest, reaper, Arc::clone(&live), boot_ns)?;
-    watch_layers(gate.layers(), live)?;
-    let steps = start_gate(gate, Arc::clone(&connection)).map_err(fatal("start a thread"))?;
-    while let Some(frame) = read_frame(&mut reader)? {
-        match frame.header::<RequestEnvelope>() {
-            Ok(envelope) => connection.dispatch(envelope, frame.body, &steps),
-            // The frame is whole, so that the next one can be read.
-            Err(error) => connection.reply(0, Err(invalid(crate::answer::chain(&error)))),
+    let connection = Arc::new(Connection { writer: Mutex::new(writer), open: Mutex::new(BTreeSet::new()), live });
+    let ended = Arc::new(AtomicBool::new(false));
+    let queue = start_gate(steps, Arc::clone(&connection), Arc::clone(&ended)).map_err(fatal("start a thread"))?;
+    loop {
+        match read_frame(&mut reader) {
+            Ok(Some(frame)) => connection.receive(frame, &queue),
+            // The host has gone: after a shutdown, or because its supervisor died.
+            Ok(None) => return Ok(()),
+            Err(_) if ended.load(Ordering::Acquire) => return Ok(()),
+            Err(error) => {
+                connection.send(0, Err(invalid(crate::answer::chain(&error))));
+                return Err(error.into());
+            }
         }
     }
-    Ok(())
 }
 
 /// The thread that does the steps, one after the other.
-fn start_gate(mut gate: Gate, connection: Arc<Connection>) -> io::Result<SyncSender<Step>> {
+fn start_gate(
+    mut steps: impl Steps,
+    connection: Arc<Connection>,
+    ended: Arc<AtomicBool>,
+) -> io::Result<SyncSender<Step>> {
     let (sender, receiver) = sync_channel::<Step>(MAX_OPEN);
     // Rego documents and JSON are read by recursion, and the policy's by regorus: it gets the usual stack.
     thread::Builder::new().name("gate".into()).stack_size(2 << 20).spawn(move || {
         for Step { id, request, body } in receiver {
             let last = matches!(request, AgentRequest::Shutdown);
-            let answer = gate.step(request, body);
+            let answer = steps.step(request, body);
             let ends = last && answer.is_ok();
             connection.reply(id, answer);
             if ends {
-                crate::power_off();
+                ended.store(true, Ordering::Release);
+                crate::end();
             }
         }
     })?;
@@ -87,6 +97,14 @@ fn start_gate(mut gate: Gate, connection: Arc<Connection>) -> io::Result<SyncSen
 }
 
 impl Connection {
+    /// Takes a frame. Whatever its header says, it is whole, so that the next one can be read.
+    fn receive(self: &Arc<Self>, frame: Frame, queue: &SyncSender<Step>) {
+        match frame.header::<RequestEnvelope>() {
+            Ok(envelope) => self.dispatch(envelope, frame.body, queue),
+            Err(error) => self.send(0, Err(invalid(crate::answer::chain(&error)))),
+        }
+    }
+
     /// Hands a request on. It is answered exactly once.
     fn dispatch(self: &Arc<Self>, envelope: RequestEnvelope, body: Vec<u8>, steps: &SyncSender<Step>) {
         let RequestEnvelope { version, id, request } = envelope;
@@ -118,9 +136,13 @@ impl Connection {
         if version != VERSION {
             return Err(invalid(format!("invalid protocol version {version}: this guest speaks {VERSION}")));
         }
-        let has_body = matches!(request, AgentRequest::SetPolicy { .. } | AgentRequest::WriteInput { .. });
-        if !body.is_empty() && !has_body {
-            return Err(invalid("this request has no body"));
+        let most = match request {
+            AgentRequest::SetPolicy { .. } => MAX_BODY,
+            AgentRequest::WriteInput { .. } => MAX_CHUNK,
+            _ => 0,
+        };
+        if body.len() > most {
+            return Err(invalid(format!("a body of {} bytes: this request has at most {most}", body.len())));
         }
         let mut open = lock(&self.open);
         if open.len() >= MAX_OPEN {
@@ -186,4 +208,160 @@ fn changes_something(request: &AgentRequest) -> bool {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::{fd::OwnedFd, unix::net::UnixStream},
+        sync::mpsc::{Receiver, channel},
+    };
+
+    use caveau_protocol::{ContainerId, ErrorKind, ProcessId, Stream};
+
+    use super::*;
+
+    /// Records steps in their order; a `Stats` waits until it is let go.
+    struct Recorder {
+        seen: std::sync::mpsc::Sender<AgentRequest>,
+        go: Receiver<()>,
+    }
+
+    impl Steps for Recorder {
+        fn step(&mut self, request: AgentRequest, _: Vec<u8>) -> Answer {
+            if matches!(request, AgentRequest::Stats { .. }) {
+                self.go.recv().unwrap();
+            }
+            self.seen.send(request).unwrap();
+            crate::answer::done()
+        }
+    }
+
+    /// A host with a guest on the other side.
+    struct Host {
+        port: UnixStream,
+        seen: Receiver<AgentRequest>,
+        go: std::sync::mpsc::Sender<()>,
+        served: thread::JoinHandle<bool>,
+    }
+
+    impl Host {
+        fn new() -> Self {
+            let (port, guest) = UnixStream::pair().unwrap();
+            let ((seen_in, seen), (go, go_out)) = (channel(), channel());
+            let guest = File::from(OwnedFd::from(guest));
+            let recorder = Recorder { seen: seen_in, go: go_out };
+            let served = thread::spawn(move || serve(&guest, recorder, Arc::new(Live::default())).is_ok());
+            Self { port, seen, go, served }
+        }
+
+        fn send(&mut self, id: u64, request: AgentRequest, body: &[u8]) {
+            let envelope = RequestEnvelope { version: VERSION, id, request };
+            write_frame(&mut self.port, &Frame::new(&envelope, body.to_vec()).unwrap()).unwrap();
+        }
+
+        fn reply(&mut self) -> ReplyEnvelope {
+            read_frame(&mut self.port).unwrap().unwrap().header().unwrap()
+        }
+
+        fn refusal(&mut self) -> (u64, String) {
+            let ReplyEnvelope { id, result, .. } = self.reply();
+            let error = result.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Invalid);
+            (id, error.message)
+        }
+    }
+
+    fn container() -> ContainerId {
+        ContainerId::from_bytes([7; 32])
+    }
+
+    #[test]
+    fn steps_are_done_in_order_and_waiting_goes_on_beside_them() {
+        let mut host = Host::new();
+        host.send(1, AgentRequest::Stats { container: container() }, &[]);
+        host.send(2, AgentRequest::Hello, &[]);
+        host.send(3, AgentRequest::NextEvent { after: 0, timeout_ms: 1 }, &[]);
+        let first = host.reply();
+        assert_eq!((first.id, first.result), (3, Ok(AgentReply::Event(None))), "a wait does not stand in the queue");
+        host.go.send(()).unwrap();
+        assert_eq!([host.reply().id, host.reply().id], [1, 2]);
+        assert!(matches!(host.seen.recv().unwrap(), AgentRequest::Stats { .. }));
+        assert!(matches!(host.seen.recv().unwrap(), AgentRequest::Hello));
+        drop(host.port);
+        assert!(host.served.join().unwrap(), "a host that goes away is no error");
+    }
+
+    #[test]
+    fn whole_frames_of_nonsense_are_answered_and_the_next_one_is_read() {
+        let mut host = Host::new();
+        for header in ["null", "{}", r#"{"version":1,"id":1,"request":{"op":"open_door"}}"#] {
+            let value: serde_json::Value = serde_json::from_str(header).unwrap();
+            write_frame(&mut host.port, &Frame::new(&value, vec![]).unwrap()).unwrap();
+            assert_eq!(host.refusal().0, 0);
+        }
+        let envelope = RequestEnvelope { version: 2, id: 9, request: AgentRequest::Hello };
+        write_frame(&mut host.port, &Frame::new(&envelope, vec![]).unwrap()).unwrap();
+        let (id, message) = host.refusal();
+        assert!(id == 9 && message.contains("invalid protocol version 2"), "{message}");
+        host.send(4, AgentRequest::Hello, &[]);
+        assert_eq!(host.reply().id, 4);
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_told_and_ends_the_guest() {
+        let mut host = Host::new();
+        io::Write::write_all(&mut host.port, &[0xff; 8]).unwrap();
+        let (id, message) = host.refusal();
+        assert!(id == 0 && message.contains("4294967295"), "{message}");
+        assert!(!host.served.join().unwrap());
+    }
+
+    #[test]
+    fn a_frame_cut_short_ends_the_guest() {
+        let mut host = Host::new();
+        io::Write::write_all(&mut host.port, &[9, 0, 0, 0, 0]).unwrap();
+        host.port.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(host.refusal().0, 0);
+        assert!(!host.served.join().unwrap());
+    }
+
+    #[test]
+    fn numbers_in_use_bodies_out_of_place_and_too_many_requests_are_refused() {
+        let mut host = Host::new();
+        let slow = || AgentRequest::Stats { container: container() };
+        host.send(1, slow(), &[]);
+        host.send(1, slow(), &[]);
+        assert!(host.refusal().1.contains("invalid request number 1"));
+        host.send(0, slow(), &[]);
+        assert!(host.refusal().1.contains("invalid request number 0"));
+        host.send(2, slow(), b"x");
+        assert!(host.refusal().1.contains("at most 0"));
+        let input = AgentRequest::WriteInput { process: ProcessId::init(container()) };
+        host.send(3, input, &vec![0; MAX_CHUNK + 1]);
+        assert!(host.refusal().1.contains("at most 65536"));
+        for id in 2..=MAX_OPEN as u64 {
+            host.send(id, slow(), &[]);
+        }
+        host.send(1000, slow(), &[]);
+        let (id, message) = host.refusal();
+        assert!(id == 1000 && message.contains("more than 128"), "{message}");
+        for _ in 0..MAX_OPEN {
+            host.go.send(()).unwrap();
+        }
+        for id in 1..=MAX_OPEN as u64 {
+            assert_eq!(host.reply().id, id);
+        }
+    }
+
+    #[test]
+    fn processes_that_are_not_there_are_said_so() {
+        let mut host = Host::new();
+        let process = ProcessId { container: container(), exec: Some(5) };
+        let read = AgentRequest::ReadOutput { process: process.clone(), stream: Stream::Stdout, max: 1, timeout_ms: 1 };
+        host.send(1, read, &[]);
+        assert!(host.refusal().1.contains("no process 5"));
+        host.send(2, AgentRequest::Wait { process, timeout_ms: u32::MAX }, &[]);
+        assert!(host.refusal().1.contains("no process 5"));
+    }
 }

@@ -8,21 +8,21 @@ use caveau_protocol::{
     AgentError, AgentReply, ContainerId, ContainerStats, CreateContainer, Exec, Limits, ProcessId, ProcessSpec,
 };
 use caveau_runtime::{
-    Container, ContainerPlan, Ids, Process, ProcessPlan, Runtime, RuntimeError, StdioKind, resolve_user,
+    Container, ContainerPlan, Ids, Process, ProcessPlan, Runtime, StdioKind, make_folder_in, resolve_user,
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     answer::{Answer, denied, done, failed, invalid, runtime},
-    context::Context,
+    context::{ContainerFiles, Context, VARIABLE},
     live::Live,
 };
 
 /// Mode bits withheld from new files, as under Docker.
 const UMASK: (&str, u32) = ("0022", 0o022);
 
-/// Processes that may be executed in one container in its life; each stays known until the container is deleted.
-const MAX_EXECUTED: usize = 4096;
+/// Executed processes that may run at once in one container.
+const MAX_EXECUTED: usize = 512;
 
 /// The containers.
 pub(crate) struct Containers {
@@ -38,7 +38,11 @@ struct Known {
     root: std::path::PathBuf,
     command: Vec<String>,
     seccomp: Option<String>,
+    /// Those that may still run, and the command that each was asked for with.
     executed: BTreeMap<u32, (Process, Vec<String>)>,
+    /// Number of the last one.
+    last_executed: u32,
+    files: ContainerFiles,
 }
 
 impl Containers {
@@ -68,11 +72,20 @@ impl Containers {
                 input: step.process.stdin,
                 terminal: step.process.terminal,
             };
-            let plan = plan(&step, permitted, ids, root, context, number)?;
-            let made = maker.create(&plan, kind).map_err(|error| runtime(&error))?;
-            Ok::<_, AgentError>((made, plan))
+            let mut plan = plan(&step, permitted, ids, root, context)?;
+            let files =
+                context.files(number, &plan.hostname).map_err(|error| failed("write the container's files", &error))?;
+            plan.binds = context.binds(&files);
+            match make(maker, &plan, kind) {
+                Ok(made) => Ok((made, plan, files)),
+                Err(error) => {
+                    // The cause is what is told.
+                    let _ = files.remove();
+                    Err(error)
+                }
+            }
         });
-        let (container, plan) = made?;
+        let (container, plan, files) = made?;
         self.live.insert(ProcessId::init(step.container.clone()), container.init());
         let known = Known {
             container,
@@ -80,6 +93,8 @@ impl Containers {
             command: plan.process.args,
             seccomp: plan.process.seccomp,
             executed: BTreeMap::new(),
+            last_executed: 0,
+            files,
         };
         self.known.insert(step.container, known);
         done()
@@ -96,9 +111,11 @@ impl Containers {
     pub(crate) fn exec(&mut self, step: Exec, enforcer: &mut Enforcer, context: &Context) -> Answer {
         let live = Arc::clone(&self.live);
         let known = self.find(&step.container)?;
+        known.executed.retain(|_, (process, _)| process.exit().is_none());
         if known.executed.len() >= MAX_EXECUTED {
-            return Err(invalid(format!("{MAX_EXECUTED} processes were executed in the container: no more can be")));
+            return Err(invalid(format!("{MAX_EXECUTED} executed processes run in the container: no more can")));
         }
+        let number = known.last_executed.checked_add(1).ok_or_else(|| invalid("too many processes were executed"))?;
         let process = &step.process;
         let ids = user(&known.root, &process.user)?;
         let asked = request::ExecInContainer {
@@ -124,7 +141,7 @@ impl Containers {
             };
             let plan = ProcessPlan {
                 args: permitted.command,
-                env: with_context(permitted.env, context),
+                env: environment(permitted.env, context, &ids, process.terminal),
                 cwd: permitted.working_dir,
                 ids,
                 umask: UMASK.1,
@@ -135,8 +152,7 @@ impl Containers {
             container.execute(&plan, kind).map_err(|error| runtime(&error))
         });
         let made = made?;
-        let number = known.executed.keys().next_back().map_or(Some(1), |last| last.checked_add(1));
-        let number = number.ok_or_else(|| invalid("too many processes were executed"))?;
+        known.last_executed = number;
         live.insert(ProcessId { container: step.container, exec: Some(number) }, &made);
         known.executed.insert(number, (made, asked.arg_list));
         Ok((AgentReply::Exec { exec: number }, Vec::new()))
@@ -187,12 +203,15 @@ impl Containers {
     /// Removes a container that has ended.
     pub(crate) fn delete(&mut self, id: &ContainerId, enforcer: &mut Enforcer) -> Answer {
         let known = self.find(id)?;
-        if known.container.init().exit().is_none() {
+        // One that was never started has nothing to lose.
+        if known.container.is_started() && known.container.init().exit().is_none() {
             return Err(invalid(format!("container {id} runs")));
         }
         let asked = request::ShutdownContainer { container_id: id.to_string() };
         let granted = enforcer.shutdown_container(&asked).map_err(|denial| denied(&denial))?;
         enforcer.carry_out(granted, |_permit| known.container.delete()).map_err(|error| runtime(&error))?;
+        // Nothing of the container is left that could use them; should the kernel keep them, the guest's end frees them.
+        let _ = known.files.remove();
         self.known.remove(id);
         self.live.remove(id);
         done()
@@ -207,12 +226,14 @@ impl Containers {
     }
 
     fn find(&mut self, id: &ContainerId) -> Result<&mut Known, AgentError> {
-        let known = self.known.get_mut(id).ok_or_else(|| invalid(format!("there is no container {id}")))?;
-        if known.container.out_of_memory() {
-            self.live.out_of_memory(id);
-        }
-        Ok(known)
+        self.known.get_mut(id).ok_or_else(|| invalid(format!("there is no container {id}")))
     }
+}
+
+/// Makes a container, and its working directory where the image has none.
+fn make(maker: &mut Runtime, plan: &ContainerPlan, kind: StdioKind) -> Result<Container, AgentError> {
+    make_folder_in(&plan.root, &plan.process.cwd).map_err(|error| failed("make the working directory", &error))?;
+    maker.create(plan, kind).map_err(|error| runtime(&error))
 }
 
 /// The policy's question for a new container.
@@ -249,12 +270,11 @@ fn plan(
     ids: Ids,
     root: &Path,
     context: &Context,
-    number: u32,
 ) -> Result<ContainerPlan, AgentError> {
-    let mut plan = ContainerPlan {
+    let plan = ContainerPlan {
         process: ProcessPlan {
             args: permitted.command,
-            env: with_context(permitted.env, context),
+            env: environment(permitted.env, context, &ids, step.process.terminal),
             cwd: permitted.working_dir,
             ids,
             umask: UMASK.1,
@@ -273,9 +293,7 @@ fn plan(
         limits: limits(&step.limits),
     };
     // Checked before a file is made from it: the host name goes into one.
-    plan.check().map_err(|error: RuntimeError| runtime(&error))?;
-    plan.binds =
-        context.binds(number, &step.hostname).map_err(|error| failed("write the container's files", &error))?;
+    plan.check().map_err(|error| runtime(&error))?;
     Ok(plan)
 }
 
@@ -327,11 +345,20 @@ fn capabilities(sets: &request::Capabilities) -> Result<Capabilities, AgentError
     })
 }
 
-/// The environment with the place of the security context, which no policy needs to name and no host can redirect.
-fn with_context(env: Vec<String>, context: &Context) -> Vec<String> {
-    let name = format!("{}=", crate::context::VARIABLE);
-    let others = env.into_iter().filter(|variable| !variable.starts_with(&name));
-    others.chain([context.variable()]).collect()
+/// The environment with what every process gets of the guest: the place of the security context, which no policy needs to
+/// name and no host can redirect; and, unless they are set, the user's home directory and the terminal's kind, as Docker
+/// does.
+fn environment(env: Vec<String>, context: &Context, ids: &Ids, terminal: bool) -> Vec<String> {
+    let sets = |variable: &str, name: &str| variable.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
+    let mut all: Vec<String> = env.into_iter().filter(|variable| !sets(variable, VARIABLE)).collect();
+    all.push(context.variable());
+    if !all.iter().any(|variable| sets(variable, "HOME")) {
+        all.push(format!("HOME={}", ids.home));
+    }
+    if terminal && !all.iter().any(|variable| sets(variable, "TERM")) {
+        all.push("TERM=xterm".to_owned());
+    }
+    all
 }
 
 /// Bytes that the card received and sent.

@@ -1,6 +1,7 @@
 //! Files of the guest's own that every container sees: names, and the security context as in ACI.
 
 use std::{
+    ffi::CStr,
     fs, io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
@@ -9,6 +10,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use caveau_protocol::network::{GUEST, NAME_SERVER};
 use caveau_runtime::Bind;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 /// Below this the agent keeps its own files.
 const FOLDER: &str = "/run/caveau/context";
@@ -46,28 +48,63 @@ impl Context {
         format!("{VARIABLE}={}", self.destination)
     }
 
-    /// The mounts for one container, whose files are made for it. `hostname` is of its form.
+    /// The mounts for one container.
+    pub(crate) fn binds(&self, files: &ContainerFiles) -> Vec<Bind> {
+        let security =
+            Bind { source: Path::new(FOLDER).join("security"), destination: self.destination.clone(), read_only: true };
+        let named = NAMES.map(|name| Bind {
+            source: files.folder.join(name),
+            destination: format!("/etc/{name}"),
+            read_only: false,
+        });
+        [security].into_iter().chain(named).collect()
+    }
+
+    /// Makes one container's files. `hostname` is of its form.
     ///
     /// # Errors
-    /// Where the files cannot be written.
-    pub(crate) fn binds(&self, number: u32, hostname: &str) -> io::Result<Vec<Bind>> {
+    /// Where the files cannot be made.
+    pub(crate) fn files(&self, number: u32, hostname: &str) -> io::Result<ContainerFiles> {
         let folder = Path::new(FOLDER).join(number.to_string());
         fs::create_dir_all(&folder)?;
-        let mut binds = vec![Bind {
-            source: Path::new(FOLDER).join("security"),
-            destination: self.destination.clone(),
-            read_only: true,
-        }];
-        for (name, contents) in [
-            ("hostname", format!("{hostname}\n")),
-            ("hosts", hosts(hostname, GUEST)),
-            ("resolv.conf", format!("nameserver {NAME_SERVER}\noptions timeout:2\n")),
-        ] {
-            let source: PathBuf = folder.join(name);
-            fs::write(&source, contents)?;
-            binds.push(Bind { source, destination: format!("/etc/{name}"), read_only: false });
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("tmpfs", &folder, "tmpfs", flags, SPACE)?;
+        let files = ContainerFiles { folder };
+        let written = files.write(hostname);
+        if written.is_err() {
+            // What failed is told; an empty folder more is no matter.
+            let _ = files.remove();
         }
-        Ok(binds)
+        written.map(|()| files)
+    }
+}
+
+/// Names of the files below `/etc`.
+const NAMES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
+
+/// Options of the file system that holds them: the container may write to its files, and must not fill the guest's memory.
+const SPACE: &CStr = c"mode=755,size=64k,nr_inodes=8";
+
+/// A container's own copies of the files that name it and its network.
+#[derive(Debug)]
+pub(crate) struct ContainerFiles {
+    folder: PathBuf,
+}
+
+impl ContainerFiles {
+    fn write(&self, hostname: &str) -> io::Result<()> {
+        let contents =
+            [format!("{hostname}\n"), hosts(hostname, GUEST), format!("nameserver {NAME_SERVER}\noptions timeout:2\n")];
+        NAMES.iter().zip(contents).try_for_each(|(name, contents)| fs::write(self.folder.join(name), contents))
+    }
+
+    /// Removes them.
+    ///
+    /// # Errors
+    /// Where they are in use.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        unmount(&self.folder, UnmountFlags::DETACH)?;
+        fs::remove_dir(&self.folder)
     }
 }
 

@@ -8,25 +8,20 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use caveau_policy::{Enforcer, HostData, Platform, request};
-use caveau_protocol::{
-    AgentError, AgentReply, AgentRequest, ContainerId, EventKind, Hello, LayerId, MountScratch, Nonce, Report,
-};
+use caveau_policy::{Enforcer, Platform, request};
+use caveau_protocol::{AgentError, AgentReply, AgentRequest, ContainerId, EventKind, Hello, LayerId, MountScratch};
 use caveau_runtime::{Reaper, Runtime};
-use caveau_snp::binding::{Use, report_data};
 use caveau_storage::{CorruptionWatch, EncryptedDisk, Layer, Overlay, Scratch, ScratchSource, Storage};
-use caveau_tee::{Tee, TeeEvidence};
+use caveau_tee::Tee;
 
 use crate::{
     answer::{Answer, Fatal, denied, done, failed, fatal, invalid},
+    attester::Attester,
+    connection::Steps,
     containers::Containers,
     context::Context,
     live::Live,
 };
-
-/// Where HOST_DATA lies in a report (SEV-SNP ABI specification, "ATTESTATION_REPORT").
-const HOST_DATA: std::ops::Range<usize> = 0xc0..0xe0;
 
 /// How long a layer's watch waits for one piece of news.
 const WATCH: Duration = Duration::from_secs(3600);
@@ -44,7 +39,7 @@ pub(crate) struct Guest {
 
 /// A guest's state, as far as requests change it.
 pub(crate) struct Gate {
-    tee: Box<dyn Tee>,
+    attester: Attester,
     storage: Storage,
     layers: BTreeMap<LayerId, Layer>,
     layer_names: LayerNames,
@@ -73,7 +68,7 @@ impl Gate {
         let hello = Hello { agent: env!("CARGO_PKG_VERSION").to_owned(), tee: tee.kind().to_string(), kernel, boot_ns };
         let runtime = Runtime::new(Path::new("/run/caveau/containers").to_owned(), reaper);
         Ok(Self {
-            tee,
+            attester: Attester::new(tee),
             storage,
             layers: BTreeMap::new(),
             layer_names: LayerNames::default(),
@@ -91,32 +86,10 @@ impl Gate {
         Arc::clone(&self.layer_names)
     }
 
-    /// Does one step.
-    pub(crate) fn step(&mut self, step: AgentRequest, body: Vec<u8>) -> Answer {
-        match step {
-            AgentRequest::Hello => Ok((AgentReply::Hello(self.hello.clone()), Vec::new())),
-            AgentRequest::SetPolicy { host_certificates } => self.set_policy(body, host_certificates.as_deref()),
-            AgentRequest::Shutdown => {
-                self.containers.kill_all();
-                done()
-            }
-            // Whatever follows needs a policy.
-            other => {
-                // Taken out while it is asked, so that the gate's other parts can be used meanwhile.
-                let Some(mut in_force) = self.in_force.take() else {
-                    return Err(invalid("no policy is in force: set_policy comes first"));
-                };
-                let answer = self.permitted_step(other, &mut in_force);
-                self.in_force = Some(in_force);
-                answer
-            }
-        }
-    }
-
     /// Does one step under the policy in force.
     fn permitted_step(&mut self, step: AgentRequest, InForce { enforcer, context }: &mut InForce) -> Answer {
         match step {
-            AgentRequest::Attest { nonce } => self.attest(&nonce),
+            AgentRequest::Attest { nonce } => self.attester.attest(&nonce),
             AgentRequest::CreateContainer(create) => {
                 let overlay = self.overlays.get(&create.container);
                 let overlay =
@@ -137,42 +110,18 @@ impl Gate {
         }
     }
 
-    /// Puts a policy in force: once, and only the one whose SHA-256 is the TEE's HOST_DATA.
+    /// Puts a policy in force, once.
     fn set_policy(&mut self, body: Vec<u8>, host_certificates: Option<&str>) -> Answer {
         if self.in_force.is_some() {
             return Err(invalid("a policy is in force: it cannot be replaced"));
         }
         let text = String::from_utf8(body).map_err(|_| invalid("the policy is not UTF-8 text"))?;
-        let report = self.fresh_report()?;
-        let host_data = report.report.get(HOST_DATA).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        let host_data = HostData::new(host_data.ok_or_else(|| invalid("the TEE's report is too short"))?);
-        let enforcer = Enforcer::new(&text, &host_data)
-            .map_err(|error| invalid(format!("the policy is refused: {}", crate::answer::chain(&error))))?;
+        let enforcer = self.attester.enforcer(&text)?;
         let context =
             Context::new(&text, host_certificates).map_err(|error| failed("write the security context", &error))?;
         let digest = enforcer.policy().digest().to_string();
         self.in_force = Some(InForce { enforcer, context });
         Ok((AgentReply::Policy { digest }, Vec::new()))
-    }
-
-    /// A report that no one could have kept from before.
-    fn fresh_report(&mut self) -> Result<TeeEvidence, AgentError> {
-        let mut nonce = [0u8; 32];
-        rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
-            .map_err(|error| failed("get random bytes", &error))?;
-        let data = report_data(Use::Challenge, &nonce, b"agent start");
-        self.tee.report(&data).map_err(|error| failed("get a report from the TEE", &error))
-    }
-
-    /// A report over a challenger's nonce.
-    fn attest(&mut self, nonce: &Nonce) -> Answer {
-        let data = report_data(Use::Challenge, nonce.as_bytes(), &[]);
-        let evidence = self.tee.report(&data).map_err(|error| failed("get a report from the TEE", &error))?;
-        let report = Report {
-            report: BASE64_STANDARD.encode(evidence.report),
-            certificates: BASE64_STANDARD.encode(evidence.certificates),
-        };
-        Ok((AgentReply::Report(report), Vec::new()))
     }
 
     fn mount_layer(&mut self, step: &caveau_protocol::MountLayer, enforcer: &mut Enforcer) -> Answer {
@@ -277,6 +226,29 @@ impl Gate {
             .map_err(|error| failed("unmount the overlay", &error))?;
         self.overlays.remove(container);
         done()
+    }
+}
+
+impl Steps for Gate {
+    fn step(&mut self, step: AgentRequest, body: Vec<u8>) -> Answer {
+        match step {
+            AgentRequest::Hello => Ok((AgentReply::Hello(self.hello.clone()), Vec::new())),
+            AgentRequest::SetPolicy { host_certificates } => self.set_policy(body, host_certificates.as_deref()),
+            AgentRequest::Shutdown => {
+                self.containers.kill_all();
+                done()
+            }
+            // Whatever follows needs a policy.
+            other => {
+                // Taken out while it is asked, so that the gate's other parts can be used meanwhile.
+                let Some(mut in_force) = self.in_force.take() else {
+                    return Err(invalid("no policy is in force: set_policy comes first"));
+                };
+                let answer = self.permitted_step(other, &mut in_force);
+                self.in_force = Some(in_force);
+                answer
+            }
+        }
     }
 }
 

@@ -34,6 +34,7 @@
 )]
 
 mod answer;
+mod attester;
 pub mod boot;
 mod connection;
 mod containers;
@@ -45,15 +46,20 @@ mod live;
 mod netlink;
 mod port;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
+use caveau_runtime::Reaper;
 use caveau_storage::Storage;
 use rustix::{
     system::{RebootCommand, reboot},
     time::{ClockId, clock_gettime},
 };
 
-use crate::{answer::Fatal, gate::Guest};
+use crate::{
+    answer::Fatal,
+    gate::{Gate, Guest},
+    live::Live,
+};
 
 /// The life of PID 1: boots, serves the host until it goes away or asks for the end, and switches the VM off.
 #[must_use]
@@ -71,7 +77,12 @@ fn boot_and_serve(boot_ns: u64) -> Result<(), Fatal> {
     let tee = caveau_tee::open(kind)?;
     let storage = Storage::open()?;
     let port = port::open(caveau_protocol::AGENT_PORT)?;
-    connection::serve(&port, Guest { tee, storage }, boot_ns)
+    let live = Arc::new(Live::default());
+    let notified = Arc::clone(&live);
+    let reaper = Reaper::start(move |_| notified.exited())?;
+    let gate = Gate::new(Guest { tee, storage }, reaper, Arc::clone(&live), boot_ns)?;
+    gate::watch_layers(gate.layers(), Arc::clone(&live))?;
+    connection::serve(&port, gate, live)
 }
 
 /// Nanoseconds from the kernel's start until now.
@@ -81,8 +92,17 @@ fn since_kernel_start() -> u64 {
     part(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(now.tv_nsec))
 }
 
-/// Switches the VM off; returns only where the kernel refuses.
-pub(crate) fn power_off() -> ExitCode {
+/// Ends the guest from any thread.
+pub(crate) fn end() {
+    // The first process goes on where the kernel refuses, and the host ends the VM.
+    let _ = power_off();
+}
+
+/// Switches the VM off, if this is its first process; returns only where the kernel refuses.
+fn power_off() -> ExitCode {
+    if rustix::process::getpid().as_raw_nonzero().get() != 1 {
+        return ExitCode::FAILURE;
+    }
     rustix::fs::sync();
     // Nothing can be told to anybody where it fails: the first process ends, the kernel panics, the VM ends.
     let _ = reboot(RebootCommand::PowerOff);

@@ -4,12 +4,12 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd as _, BorrowedFd},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use caveau_protocol::{AgentReply, EventKind, Exit, MAX_CHUNK, Output, ProcessId, Stream};
-use caveau_runtime::Stdio;
+use caveau_protocol::{AgentReply, ContainerId, EventKind, Exit, MAX_CHUNK, Output, ProcessId, Stream};
+use caveau_runtime::{Process, Watch};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -26,12 +26,13 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// How long input may wait for room before the host is told how much was taken.
 const INPUT: Duration = Duration::from_secs(10);
 
+/// Ended processes of one container, its first not counted, whose streams and exits are kept for a host that comes late.
+const KEPT_ENDED: usize = 32;
+
 /// A process that somebody may wait for.
 #[derive(Clone, Debug)]
 struct Watched {
-    stdio: Arc<Stdio>,
-    exit: Arc<caveau_runtime::Exit>,
-    out_of_memory: bool,
+    watch: Watch,
     announced: bool,
 }
 
@@ -45,27 +46,27 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// A process was made.
-    pub(crate) fn insert(&self, id: ProcessId, process: &caveau_runtime::Process) {
-        let watched = Watched {
-            stdio: Arc::clone(process.stdio()),
-            exit: process.exit_cell(),
-            out_of_memory: false,
-            announced: false,
-        };
-        self.lock().insert(id, watched);
+    /// A process was made. Of those that ended in its container the oldest are forgotten, with what they wrote: a container
+    /// in which something is executed every second must not fill the guest.
+    pub(crate) fn insert(&self, id: ProcessId, process: &Process) {
+        let mut processes = self.lock();
+        let ended = processes.iter().filter(|(other, process)| {
+            other.container == id.container && other.exec.is_some() && process.watch.exit().is_some()
+        });
+        let ended: Vec<ProcessId> = ended.map(|(other, _)| other.clone()).collect();
+        for oldest in ended.iter().take((ended.len().saturating_add(1)).saturating_sub(KEPT_ENDED)) {
+            processes.remove(oldest);
+        }
+        processes.insert(id, Watched { watch: process.watch(), announced: false });
+        drop(processes);
+        // It may have ended before it was known here.
+        self.exited();
     }
 
     /// A container and all its processes are gone.
-    pub(crate) fn remove(&self, container: &caveau_protocol::ContainerId) {
+    pub(crate) fn remove(&self, container: &ContainerId) {
         self.lock().retain(|id, _| id.container != *container);
-    }
-
-    /// The kernel killed something of this container for want of memory.
-    pub(crate) fn out_of_memory(&self, container: &caveau_protocol::ContainerId) {
-        for (_, process) in self.lock().iter_mut().filter(|(id, _)| id.container == *container) {
-            process.out_of_memory = true;
-        }
+        self.ended.notify_all();
     }
 
     /// Some process ended: wakes who waits, and tells of containers that are over.
@@ -73,7 +74,7 @@ impl Live {
         let mut processes = self.lock();
         let over = processes.iter_mut().filter(|(id, process)| id.exec.is_none() && !process.announced);
         for (id, process) in over {
-            if let Some(status) = process.exit.status() {
+            if let Some(status) = process.watch.exit() {
                 process.announced = true;
                 self.events.push(EventKind::ContainerExited { container: id.container.clone(), code: status.code });
             }
@@ -89,8 +90,8 @@ impl Live {
             return Err(invalid(format!("invalid number of bytes {max}: ask for 1 to {MAX_CHUNK}")));
         }
         let source = match stream {
-            Stream::Stdout => process.stdio.output(),
-            Stream::Stderr => process.stdio.error(),
+            Stream::Stdout => process.watch.stdio().output(),
+            Stream::Stderr => process.watch.stdio().error(),
         };
         let Some(source) = source else { return Ok((AgentReply::Output(Output { eof: true }), Vec::new())) };
         let mut bytes = vec![0; max];
@@ -109,13 +110,13 @@ impl Live {
         let end = Instant::now().checked_add(INPUT);
         let mut written = 0usize;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-            match process.stdio.write_input(rest) {
+            match process.watch.stdio().write_input(rest) {
                 None => return Err(invalid("the process's standard input is closed")),
                 Some(Ok(count)) => written = written.saturating_add(count),
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     let left = end.and_then(|end| end.checked_duration_since(Instant::now()));
                     let Some(left) = left.filter(|left| !left.is_zero()) else { break };
-                    let Some(Ok(descriptor)) = process.stdio.input_to_poll() else { break };
+                    let Some(Ok(descriptor)) = process.watch.stdio().input_to_poll() else { break };
                     wait_for(descriptor.as_fd(), PollFlags::OUT, left)
                         .map_err(|error| failed("wait for input", &error))?;
                 }
@@ -129,13 +130,13 @@ impl Live {
 
     /// Closes a process's input.
     pub(crate) fn close_input(&self, id: &ProcessId) -> Answer {
-        self.find(id)?.stdio.close_input();
+        self.find(id)?.watch.stdio().close_input();
         crate::answer::done()
     }
 
     /// Tells a process's terminal its size.
     pub(crate) fn resize(&self, id: &ProcessId, rows: u16, columns: u16) -> Answer {
-        self.find(id)?.stdio.resize(rows, columns).map_err(|error| failed("resize the terminal", &error))?;
+        self.find(id)?.watch.stdio().resize(rows, columns).map_err(|error| failed("resize the terminal", &error))?;
         crate::answer::done()
     }
 
@@ -145,8 +146,8 @@ impl Live {
         let mut processes = self.lock();
         loop {
             let process = processes.get(id).ok_or_else(|| unknown(id))?;
-            if let Some(status) = process.exit.status() {
-                let exit = Exit { code: status.code, out_of_memory: process.out_of_memory && status.signaled };
+            if let Some(status) = process.watch.exit() {
+                let exit = Exit { code: status.code, out_of_memory: process.watch.out_of_memory() };
                 return Ok((AgentReply::Exit(Some(exit)), Vec::new()));
             }
             let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());

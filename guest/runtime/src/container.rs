@@ -87,6 +87,7 @@ impl Runtime {
             ours,
             program: program(&plan.process),
             ids: &plan.process.ids,
+            cgroup,
         }
         .make(sent)?;
         if !plan.privileged {
@@ -169,7 +170,16 @@ impl Container {
         let (ours, theirs) = Stdio::new(stdio, &plan.ids).map_err(RuntimeError::Helper)?;
         let init = self.init.handle.try_clone().map_err(RuntimeError::Helper)?;
         let sent = [init].into_iter().chain(if stdio.terminal { Vec::new() } else { theirs.into() }).collect();
-        Making { reaper: &self.reaper, order, stdio, ours, program: program(plan), ids: &plan.ids }.make(sent)
+        Making {
+            reaper: &self.reaper,
+            order,
+            stdio,
+            ours,
+            program: program(plan),
+            ids: &plan.ids,
+            cgroup: &self.cgroup,
+        }
+        .make(sent)
     }
 
     /// What it uses.
@@ -180,10 +190,10 @@ impl Container {
         self.cgroup.usage()
     }
 
-    /// Whether the kernel killed one of its processes for want of memory.
+    /// Whether its first process was let go.
     #[must_use]
-    pub fn out_of_memory(&self) -> bool {
-        self.cgroup.out_of_memory()
+    pub fn is_started(&self) -> bool {
+        self.init.status.is_none()
     }
 
     /// Kills whatever runs in it.
@@ -217,6 +227,7 @@ pub struct Process {
     stdio: Arc<Stdio>,
     program: String,
     status: Option<OwnedFd>,
+    cgroup: Cgroup,
 }
 
 impl Process {
@@ -228,7 +239,7 @@ impl Process {
 
     /// Its streams.
     #[must_use]
-    pub fn stdio(&self) -> &Arc<Stdio> {
+    pub fn stdio(&self) -> &Stdio {
         &self.stdio
     }
 
@@ -238,10 +249,10 @@ impl Process {
         self.exit.status()
     }
 
-    /// The same, to be kept.
+    /// Its streams and its end, for whoever waits for them.
     #[must_use]
-    pub fn exit_cell(&self) -> Arc<Exit> {
-        Arc::clone(&self.exit)
+    pub fn watch(&self) -> Watch {
+        Watch { stdio: Arc::clone(&self.stdio), exit: Arc::clone(&self.exit), cgroup: self.cgroup.clone() }
     }
 
     /// Sends a signal.
@@ -253,6 +264,34 @@ impl Process {
     }
 }
 
+/// What there is to see of a process without a hold on it.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    stdio: Arc<Stdio>,
+    exit: Arc<Exit>,
+    cgroup: Cgroup,
+}
+
+impl Watch {
+    /// Its streams.
+    #[must_use]
+    pub fn stdio(&self) -> &Stdio {
+        &self.stdio
+    }
+
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn exit(&self) -> Option<ExitStatus> {
+        self.exit.status()
+    }
+
+    /// Whether a signal ended it in a container of which the kernel killed something for want of memory.
+    #[must_use]
+    pub fn out_of_memory(&self) -> bool {
+        self.exit().is_some_and(|status| status.signaled) && self.cgroup.out_of_memory()
+    }
+}
+
 /// A process that a helper is to make.
 struct Making<'r> {
     reaper: &'r Reaper,
@@ -261,6 +300,7 @@ struct Making<'r> {
     ours: Stdio,
     program: String,
     ids: &'r Ids,
+    cgroup: &'r Cgroup,
 }
 
 impl Making<'_> {
@@ -286,7 +326,15 @@ impl Making<'_> {
         }
         channel.send(&Adopted, &[]).map_err(RuntimeError::Helper)?;
         helper.done();
-        Ok(Process { pid, handle, exit, stdio: Arc::new(self.ours), program: self.program, status: Some(status) })
+        Ok(Process {
+            pid,
+            handle,
+            exit,
+            stdio: Arc::new(self.ours),
+            program: self.program,
+            status: Some(status),
+            cgroup: self.cgroup.clone(),
+        })
     }
 }
 

@@ -23,6 +23,31 @@ pub fn open_in(root: &Path, path: &str) -> io::Result<File> {
     Ok(File::from(rustix::fs::openat2(folder, path, flags, Mode::empty(), resolve)?))
 }
 
+/// Makes the folder `path` within `root` and those above it, where they are not there: a working directory need not be in
+/// the image. Links are resolved within the root, as by [`open_in`].
+///
+/// # Errors
+/// Where something on the way is no folder, or as mkdirat(2).
+pub fn make_folder_in(root: &Path, path: &str) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let root = rustix::fs::open(root, flags, Mode::empty())?;
+    let mut above = rustix::fs::openat2(&root, "/", flags, Mode::empty(), resolve)?;
+    let mut sofar = String::new();
+    for name in path.split('/').filter(|name| !matches!(*name, "" | ".")) {
+        sofar.push('/');
+        sofar.push_str(name);
+        above = match rustix::fs::openat2(&root, sofar.as_str(), flags, Mode::empty(), resolve) {
+            Err(rustix::io::Errno::NOENT) => {
+                rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755))?;
+                rustix::fs::openat2(&root, sofar.as_str(), flags, Mode::empty(), resolve)?
+            }
+            opened => opened?,
+        };
+    }
+    Ok(())
+}
+
 /// Reads a regular file of at most 1 MiB within `root`; empty where there is none.
 pub(crate) fn read_in(root: &Path, path: &str) -> io::Result<Vec<u8>> {
     let file = match open_in(root, path) {
@@ -63,6 +88,25 @@ mod tests {
         std::fs::write(root.path().join("etc/real"), "inside").unwrap();
         symlink("/etc/real", root.path().join("etc/link")).unwrap();
         assert_eq!(read_in(root.path(), "etc/link").unwrap(), b"inside");
+    }
+
+    #[test]
+    fn folders_are_made_within_the_root() {
+        let outside = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        make_folder_in(root.path(), "/a/b//c/").unwrap();
+        make_folder_in(root.path(), "/a/b/c").unwrap();
+        assert!(root.path().join("a/b/c").is_dir());
+        symlink(outside.path(), root.path().join("out")).unwrap();
+        symlink("../../../../a", root.path().join("climb")).unwrap();
+        assert!(make_folder_in(root.path(), "/out/new").is_err());
+        make_folder_in(root.path(), "/climb/d").unwrap();
+        assert!(root.path().join("a/d").is_dir());
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+        make_folder_in(root.path(), "/../e").unwrap();
+        assert!(root.path().join("e").is_dir());
+        std::fs::write(root.path().join("file"), "").unwrap();
+        assert!(make_folder_in(root.path(), "/file/x").is_err());
     }
 
     #[test]

@@ -54,11 +54,11 @@ mod stdio;
 mod user;
 
 pub use cgroup::Usage;
-pub use container::{Container, Process, Runtime};
+pub use container::{Container, Process, Runtime, Watch};
 pub use error::RuntimeError;
-pub use files::open_in;
+pub use files::{make_folder_in, open_in};
 pub use helper::{HELPER_NAME, run_helper};
 pub use plan::{Bind, ContainerPlan, Limits, ProcessPlan};
-pub use reaper::{Exit, ExitStatus, Reaper};
+pub use reaper::{ExitStatus, Reaper};
 pub use stdio::{Stdio, StdioKind};
 pub use user::{GroupEntry, Ids, UserError, parse_group, parse_passwd, resolve_user};

@@ -38,12 +38,12 @@ impl ExitStatus {
 
 /// A child's exit, once it is there.
 #[derive(Debug, Default)]
-pub struct Exit(OnceLock<ExitStatus>);
+pub(crate) struct Exit(OnceLock<ExitStatus>);
 
 impl Exit {
     /// How it ended, if it has.
     #[must_use]
-    pub fn status(&self) -> Option<ExitStatus> {
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
         self.0.get().copied()
     }
 }
