@@ -13,11 +13,23 @@ fn replayed_edited_and_borrowed_evidence() {
     let (evidence, edited, policy) = (path("evidence.json"), path("edited.json"), path("policy.rego"));
     std::fs::write(&policy, &host.plan.policy).expect("the policy is written");
     host.caveau.run(&["attest", &name, "--nonce", NONCE, "-o", &evidence]).success();
-    let root = host.caveau.run(&["doctor", "--json"]).json()["emulated_root"].as_str().map(str::to_owned).expect("a root");
+    let root =
+        host.caveau.run(&["doctor", "--json"]).json()["emulated_root"].as_str().map(str::to_owned).expect("a root");
     let reference = guest_folder().join("guest.json").display().to_string();
     let verify = |file: &str, nonce: &str| {
         host.caveau.run(&[
-            "verify", file, "--nonce", nonce, "--policy", &policy, "--reference", &reference, "--cpus", "1", "--allow-emulated", &root,
+            "verify",
+            file,
+            "--nonce",
+            nonce,
+            "--policy",
+            &policy,
+            "--reference",
+            &reference,
+            "--cpus",
+            "1",
+            "--allow-emulated",
+            &root,
         ])
     };
     verify(&evidence, NONCE).success();

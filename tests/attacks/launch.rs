@@ -13,14 +13,27 @@ fn is_found_out(host: &Hostile, group: &Group, check: &str) {
     std::fs::write(&policy, &host.plan.policy).expect("the policy is written");
     let name = group.folder().name().to_string();
     host.caveau.run(&["attest", &name, "--nonce", NONCE, "-o", &evidence]).success();
-    let root = host.caveau.run(&["doctor", "--json"]).json()["emulated_root"].as_str().map(str::to_owned).expect("a root");
+    let root =
+        host.caveau.run(&["doctor", "--json"]).json()["emulated_root"].as_str().map(str::to_owned).expect("a root");
     let reference = guest_folder().join("guest.json").display().to_string();
     let verified = host.caveau.run(&[
-        "verify", &evidence, "--nonce", NONCE, "--policy", &policy, "--reference", &reference, "--cpus", "1", "--allow-emulated",
-        &root, "--json",
+        "verify",
+        &evidence,
+        "--nonce",
+        NONCE,
+        "--policy",
+        &policy,
+        "--reference",
+        &reference,
+        "--cpus",
+        "1",
+        "--allow-emulated",
+        &root,
+        "--json",
     ]);
     let judged = verified.expect_code(1).json();
-    let failed: Vec<_> = judged["checks"].as_array().expect("checks").iter().filter(|row| row["verdict"] == "failed").collect();
+    let failed: Vec<_> =
+        judged["checks"].as_array().expect("checks").iter().filter(|row| row["verdict"] == "failed").collect();
     assert!(failed.iter().any(|row| row["name"] == check), "{check} did not fail: {failed:?}");
 }
 
@@ -72,7 +85,14 @@ fn an_edited_policy() {
 fn a_policy_that_allows_everything() {
     let Some(host) = Hostile::new() else { return };
     let started = host.start(|plan| {
-        let points = ["mount_device", "mount_overlay", "rw_mount_device", "scratch_mount", "create_container", "signal_container_process"];
+        let points = [
+            "mount_device",
+            "mount_overlay",
+            "rw_mount_device",
+            "scratch_mount",
+            "create_container",
+            "signal_container_process",
+        ];
         let rules: String = points.iter().map(|point| format!("{point} := {{\"allowed\": true}}\n")).collect();
         plan.policy = format!("package policy\napi_version := \"0.10.0\"\nframework_version := \"0.2.3\"\n{rules}");
     });

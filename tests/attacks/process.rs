@@ -97,7 +97,8 @@ fn no_system_call_filter() {
 fn a_wider_system_call_filter() {
     let Some(host) = Hostile::new() else { return };
     host.is_denied(&["seccomp"], |plan| {
-        create(plan).seccomp = Some(r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"]}"#.into());
+        create(plan).seccomp =
+            Some(r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"]}"#.into());
     });
 }
 

@@ -10,14 +10,31 @@ fn a_container_gets_what_was_asked_for_and_its_exit_code_comes_back() {
     let script = "echo out; echo err >&2; echo $GREETING; pwd; id -u; id -g; hostname | grep -q . && \
                   grep -q '^nameserver 10.0.2.3' /etc/resolv.conf && touch /tmp/x && exit 7";
     let outcome = caveau.run(&[
-        "run", "--rm", "-e", "GREETING=salve", "--workdir", "/tmp", "--user", "12:34", "-v", "tmpfs:/tmp:mode=1777",
-        &image("busybox"), "--", "sh", "-c", script,
+        "run",
+        "--rm",
+        "-e",
+        "GREETING=salve",
+        "--workdir",
+        "/tmp",
+        "--user",
+        "12:34",
+        "-v",
+        "tmpfs:/tmp:mode=1777",
+        &image("busybox"),
+        "--",
+        "sh",
+        "-c",
+        script,
     ]);
     let outcome = outcome.expect_code(7);
     assert_eq!(outcome.stdout, "out\nsalve\n/tmp\n12\n34\n");
     assert!(outcome.stderr.contains("err\n"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("emulated"), "an emulated TEE is named as such: {}", outcome.stderr);
-    assert!(outcome.stderr.contains("-e") && outcome.stderr.contains("policy"), "values of -e are in the policy: {}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("-e") && outcome.stderr.contains("policy"),
+        "values of -e are in the policy: {}",
+        outcome.stderr
+    );
     assert!(caveau.groups().is_empty(), "--rm leaves nothing");
 }
 
@@ -54,7 +71,10 @@ fn what_docker_hides_is_hidden_and_what_it_forbids_is_forbidden() {
         grep -c . /proc/modules; ls /security-context-*; ls $UVM_SECURITY_CONTEXT_DIR";
     let outcome = caveau.run(&["run", "--rm", &image("busybox"), "--", "sh", "-c", script]);
     let text = format!("{}{}", outcome.stdout, outcome.stderr);
-    assert!(text.contains("CapEff:\t00000000a00425fb") || text.contains("CapEff:\t00000000a80425fb"), "Docker's defaults: {text}");
+    assert!(
+        text.contains("CapEff:\t00000000a00425fb") || text.contains("CapEff:\t00000000a80425fb"),
+        "Docker's defaults: {text}"
+    );
     assert!(text.contains("Seccomp:\t2"), "{text}");
     assert!(text.contains("mknod: ") || text.contains("Operation not permitted"), "{text}");
     assert!(text.contains("mount: "), "{text}");
@@ -66,7 +86,19 @@ fn what_docker_hides_is_hidden_and_what_it_forbids_is_forbidden() {
 fn a_killed_client_leaves_the_group_and_a_killed_supervisor_leaves_nothing() {
     let Some(caveau) = Caveau::new() else { return };
     let name = "victim";
-    caveau.run(&["run", "-d", "--name", name, &image("busybox"), "--", "sh", "-c", "while :; do echo tick; sleep 1; done"]).success();
+    caveau
+        .run(&[
+            "run",
+            "-d",
+            "--name",
+            name,
+            &image("busybox"),
+            "--",
+            "sh",
+            "-c",
+            "while :; do echo tick; sleep 1; done",
+        ])
+        .success();
     let inspected = caveau.run(&["inspect", name]).success().json();
     let supervisor = inspected["record"]["supervisor_pid"].as_i64().expect("a supervisor's pid");
     let qemu = inspected["record"]["qemu_pid"].as_i64().expect("QEMU's pid");

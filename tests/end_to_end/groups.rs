@@ -23,8 +23,7 @@ fn groups_run_beside_each_other_and_leave_nothing() {
     caveau.run(&[&["stop"][..], &names].concat()).success();
     caveau.run(&[&["rm"][..], &names].concat()).success();
     assert!(caveau.groups().is_empty());
-    let left = std::fs::read_dir(caveau.state()).map(|entries| entries.count()).unwrap_or(0);
-    assert_eq!(left, 0, "the state folder is empty again");
+    assert_eq!(caveau.left_over(), Vec::<String>::new());
 }
 
 #[test]
@@ -33,11 +32,11 @@ fn starting_and_stopping_again_and_again_leaks_nothing() {
     for _ in 0..3 {
         caveau.run(&["run", "--rm", "--memory", "256M", &image("busybox"), "--", "true"]).success();
     }
-    let left = std::fs::read_dir(caveau.state()).map(|entries| entries.count()).unwrap_or(0);
-    assert_eq!(left, 0, "the state folder is empty again");
+    assert_eq!(caveau.left_over(), Vec::<String>::new());
     let mine = caveau.state().display().to_string();
     let processes = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok).filter(|entry| {
-        std::fs::read(entry.path().join("environ")).is_ok_and(|environ| String::from_utf8_lossy(&environ).contains(mine.trim_end_matches("/caveau")))
+        std::fs::read(entry.path().join("environ"))
+            .is_ok_and(|environ| String::from_utf8_lossy(&environ).contains(mine.trim_end_matches("/caveau")))
     });
     assert_eq!(processes.count(), 0, "no process of ours is left");
 }

@@ -5,7 +5,9 @@ use caveau_tests::{Caveau, guest_folder, image};
 #[test]
 fn a_policy_is_the_same_each_time_and_its_digest_is_sha256() {
     let Some(caveau) = Caveau::new() else { return };
-    let generate = |extra: &[&str]| caveau.run(&[&["policy", "generate"][..], extra, &[&image("busybox")]].concat()).success().stdout;
+    let generate = |extra: &[&str]| {
+        caveau.run(&[&["policy", "generate"][..], extra, &[&image("busybox")]].concat()).success().stdout
+    };
     let (first, second, other) = (generate(&[]), generate(&[]), generate(&["-e", "A=b"]));
     assert_eq!(first, second);
     assert_ne!(first, other);
@@ -26,8 +28,8 @@ fn the_launch_digest_is_the_one_in_guest_json() {
     let guest: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     for cpus in [1, 2] {
         let measured = caveau.run(&["measure", "--cpus", &cpus.to_string(), "--cpu-type", "EPYC-v4"]).success().stdout;
-        let listed = guest["tees"]["emulated-snp"]["launch_digests"].as_array().expect("digests").iter();
-        let expected = listed.filter(|row| row["vcpus"] == cpus && row["vcpu_type"] == "EPYC-v4").next().expect("a row");
+        let mut listed = guest["tees"]["emulated-snp"]["launch_digests"].as_array().expect("digests").iter();
+        let expected = listed.find(|row| row["vcpus"] == cpus && row["vcpu_type"] == "EPYC-v4").expect("a row");
         assert_eq!(measured.trim(), expected["digest"].as_str().expect("a digest"));
     }
 }

@@ -4,6 +4,7 @@
 //! between a user's groups. What a test starts, it ends: dropping a [`Caveau`] stops its groups, by name.
 
 pub mod hostile;
+pub mod raw;
 
 use std::{
     io::{Read as _, Write as _},
@@ -119,7 +120,8 @@ impl Caveau {
     #[track_caller]
     pub fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Outcome {
         let mut command = self.command(arguments);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("caveau starts");
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("caveau starts");
         let mut stdin = child.stdin.take().expect("stdin was asked for");
         let input = input.to_vec();
         // Written aside: the child may print before it has read everything.
@@ -134,6 +136,14 @@ impl Caveau {
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.runtime.path().join("caveau")
+    }
+
+    /// What is left in the state folder but for what is remembered of the machine.
+    #[must_use]
+    pub fn left_over(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.state()).into_iter().flatten().filter_map(Result::ok);
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name != ".kvm-probe.json").collect()
     }
 
     /// Names of the groups that it knows, ended ones too.
@@ -168,7 +178,7 @@ fn binary() -> PathBuf {
 }
 
 /// Folder that all tests share: converted layers and the emulated root are costly to make.
-fn shared_folder() -> PathBuf {
+pub(crate) fn shared_folder() -> PathBuf {
     let mut folder = std::env::current_exe().expect("a test program has a path");
     // <target>/<profile>/deps/<program>
     folder.pop();

@@ -72,7 +72,17 @@ impl Demo {
 
         headline("2. the image runs, in a VM of its own, under that policy");
         let publish = format!("{}:80", self.port);
-        self.say(&["run", "-d", "--name", "web", "-p", &publish, "--policy", &policy.display().to_string(), &self.image])?;
+        self.say(&[
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "-p",
+            &publish,
+            "--policy",
+            &policy.display().to_string(),
+            &self.image,
+        ])?;
         let page = self.fetch()?;
         println!("   GET http://127.0.0.1:{}/ → {} bytes: {}", self.port, page.len(), title(&page));
 
@@ -152,8 +162,18 @@ impl Demo {
         let authority = doctor["emulated_root"].as_str().context("there is no emulated root")?;
         let policy = policy.display().to_string();
         let arguments = [
-            "verify", &file, "--nonce", &nonce, "--policy", &policy, "--reference", &reference, "--cpus", "1",
-            "--allow-emulated", authority,
+            "verify",
+            &file,
+            "--nonce",
+            &nonce,
+            "--policy",
+            &policy,
+            "--reference",
+            &reference,
+            "--cpus",
+            "1",
+            "--allow-emulated",
+            authority,
         ];
         self.echo(&arguments);
         let verified = self.caveau(&arguments).output()?;
@@ -269,5 +289,7 @@ fn get(port: u16) -> Result<String> {
 
 /// The title of a page.
 fn title(page: &str) -> &str {
-    page.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>")).map_or("(no title)", |(title, _)| title)
+    page.split_once("<title>")
+        .and_then(|(_, rest)| rest.split_once("</title>"))
+        .map_or("(no title)", |(title, _)| title)
 }

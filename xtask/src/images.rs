@@ -18,11 +18,8 @@ use sha2::{Digest, Sha256};
 use debs::Apt;
 use recipes::Recipe;
 
-/// Debian packages whose programs this module calls.
-pub const TOOLS: &[&str] = &["apt", "dpkg", "skopeo", "umoci"];
-
 /// The tag under which each layout holds its image.
-pub const TAG: &str = "latest";
+pub(crate) const TAG: &str = "latest";
 
 /// When every image says that it was made: any fixed time does, and 2025-01-01 looks less like a mistake than 1970.
 const CREATED: &str = "2025-01-01T00:00:00Z";
@@ -42,8 +39,8 @@ const SOURCES: [&str; 4] = [
 /// gets a line for each thing done.
 ///
 /// # Errors
-/// If a program of [`TOOLS`] is missing, the package lists are empty or a package cannot be had.
-pub fn build_all(dir: &Path, apt_config: &Path, progress: &dyn Fn(&str)) -> Result<()> {
+/// If apt, dpkg or umoci is missing, the package lists are empty or a package cannot be had.
+pub(crate) fn build_all(dir: &Path, apt_config: &Path, progress: &dyn Fn(&str)) -> Result<()> {
     for recipe in recipes::all() {
         build(dir, &recipe, &Apt { config: apt_config }, progress)?;
     }
@@ -54,34 +51,13 @@ pub fn build_all(dir: &Path, apt_config: &Path, progress: &dyn Fn(&str)) -> Resu
 ///
 /// # Errors
 /// As [`build_all`]; also if there is no recipe of that name.
-pub fn build_one(dir: &Path, name: &str, apt_config: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+pub(crate) fn build_one(dir: &Path, name: &str, apt_config: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     let recipes = recipes::all();
     let Some(recipe) = recipes.iter().find(|recipe| recipe.name == name) else {
         let names: Vec<_> = recipes.iter().map(|recipe| recipe.name).collect();
         bail!("there is no recipe for {name:?}; there are {}", names.join(", "));
     };
     build(dir, recipe, &Apt { config: apt_config }, progress)
-}
-
-/// Copies the image in the layout `layout` to a Docker archive as `docker save` wrote them before Docker 25.
-///
-/// # Errors
-/// If `skopeo` fails.
-pub fn docker_archive(layout: &Path, archive: &Path, reference: &str) -> Result<()> {
-    skopeo_copy(layout, &format!("docker-archive:{}:{reference}", archive.display()))
-}
-
-/// Copies the image in the layout `layout` to an OCI archive.
-///
-/// # Errors
-/// If `skopeo` fails.
-pub fn oci_archive(layout: &Path, archive: &Path) -> Result<()> {
-    skopeo_copy(layout, &format!("oci-archive:{}:{TAG}", archive.display()))
-}
-
-fn skopeo_copy(layout: &Path, destination: &str) -> Result<()> {
-    let source = format!("oci:{}:{TAG}", layout.display());
-    run(Command::new("skopeo").args(["--insecure-policy", "copy", "--quiet", &source, destination])).map(drop)
 }
 
 /// Builds `recipe` under `dir` unless it is there from the same inputs.

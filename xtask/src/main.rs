@@ -1,5 +1,6 @@
 //! Set-up, demo, tests, benchmarks: `cargo xtask COMMAND`.
 
+mod bench;
 mod demo;
 mod guest;
 mod images;
@@ -29,6 +30,8 @@ enum Command {
         #[arg(long)]
         debian13: bool,
     },
+    /// Speed, as ratios against other tools; ends with 1 where a bar is missed.
+    Bench(bench::Arguments),
     /// Show the main job: an image runs, proves what it is, and three lies of its host fail.
     Demo,
     /// Everything that is tested.
@@ -51,6 +54,7 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
+        Command::Bench(arguments) => bench::bench(&root, &arguments),
         Command::Demo => demo::demo(&root),
         Command::Test { filter } => test::test(&root, &filter),
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::{
-    layering,
+    images, layering,
     process::{command, headline, run, run_lines},
     setup::{self, Setup},
 };
@@ -47,6 +47,9 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
     if filter.is_empty() {
         static_checks(root, &setup)?;
     }
+    headline("images");
+    let images = crate::images_folder(root);
+    images::build_all(&images, &setup.apt_config, &|step| eprintln!("   {step}"))?;
     headline("guest image, built twice");
     let guest = crate::guest::build_twice(root, &setup)?;
     headline("tests");
@@ -56,7 +59,7 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
         cargo.args(filter.iter().take(1));
     }
     cargo.args(["--", "--show-output"]).args(filter.iter().skip(1));
-    cargo.env("CAVEAU_GUEST", &guest).env("CAVEAU_TEST_IMAGES", crate::images_folder(root));
+    cargo.env("CAVEAU_GUEST", &guest).env("CAVEAU_TEST_IMAGES", &images);
     let succeeded = run_lines(&mut cargo, |line| {
         println!("{line}");
         tally.read(line);

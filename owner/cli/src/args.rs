@@ -271,7 +271,9 @@ pub(crate) struct Logs {
 
 /// `caveau exec`.
 #[derive(Debug, Args)]
-#[command(after_help = "The command must have been allowed when the group was started: caveau run --allow-exec 'COMMAND'.")]
+#[command(
+    after_help = "The command must have been allowed when the group was started: caveau run --allow-exec 'COMMAND'."
+)]
 pub(crate) struct Exec {
     /// The group.
     pub(crate) name: String,
@@ -340,8 +342,10 @@ pub(crate) struct Attest {
 
 /// `caveau verify`.
 #[derive(Debug, Args)]
-#[command(after_help = "What the evidence is held against comes from you, never from the evidence: nonce, policy, guest.json
-and the number of processors. Without them genuine evidence is \"authentic, not appraised\" and the exit code is 1.")]
+#[command(
+    after_help = "What the evidence is held against comes from you, never from the evidence: nonce, policy, guest.json
+and the number of processors. Without them genuine evidence is \"authentic, not appraised\" and the exit code is 1."
+)]
 pub(crate) struct Verify {
     /// Evidence, as `caveau attest` wrote it; `-` is standard input.
     pub(crate) file: PathBuf,

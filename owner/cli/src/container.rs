@@ -108,7 +108,8 @@ fn environment_variable(text: &str) -> Result<String> {
     if text.contains('=') {
         return Ok(text.to_owned());
     }
-    let value = std::env::var(text).with_context(|| format!("--env {text}: the variable is not set here; give {text}=VALUE"))?;
+    let value = std::env::var(text)
+        .with_context(|| format!("--env {text}: the variable is not set here; give {text}=VALUE"))?;
     Ok(format!("{text}={value}"))
 }
 

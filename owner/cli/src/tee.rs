@@ -20,7 +20,9 @@ pub(crate) fn choose(vm: &Vm) -> Result<(Tee, Option<PathBuf>)> {
     match (vm.tee, firmware) {
         (TeeChoice::Snp, Some(firmware)) => Ok((Tee::Snp, Some(firmware))),
         (TeeChoice::Snp, None) => {
-            bail!("--tee snp needs a firmware that checks the kernel: give the AmdSev build of OVMF with --firmware FILE")
+            bail!(
+                "--tee snp needs a firmware that checks the kernel: give the AmdSev build of OVMF with --firmware FILE"
+            )
         }
         (TeeChoice::Auto, Some(firmware)) if host_has_snp() => Ok((Tee::Snp, Some(firmware))),
         (TeeChoice::Auto, None) if host_has_snp() => {

@@ -39,7 +39,9 @@ mod tests {
 
     #[test]
     fn sizes_as_people_write_them() {
-        for (text, expected) in [("1", 1), ("512M", 512 << 20), ("2G", 2 << 30), ("2GiB", 2 << 30), ("4kb", 4096), ("1t", 1 << 40)] {
+        for (text, expected) in
+            [("1", 1), ("512M", 512 << 20), ("2G", 2 << 30), ("2GiB", 2 << 30), ("4kb", 4096), ("1t", 1 << 40)]
+        {
             assert_eq!(bytes(text).unwrap(), expected, "{text}");
         }
         for bad in ["", "M", "-1M", "1.5G", "12X", "99999999999T", " 1M"] {

@@ -40,6 +40,7 @@ const PACKAGES: &[Package] = &[
     any("skopeo"),
     any("umoci"),
     any("docker-registry"),
+    any("openssl"),
     any("redis-tools"),
     any("wrk"),
     any("python3"),

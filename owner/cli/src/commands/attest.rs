@@ -22,7 +22,9 @@ pub(crate) fn run(command: &args::Attest, quiet: bool) -> Result<Outcome> {
     let group = groups::open(&command.name)?;
     let plan = group.plan()?;
     let report = group.attest(nonce)?;
-    let decode = |what: &str, text: &str| BASE64_STANDARD.decode(text).with_context(|| format!("the guest's {what} is not base64"));
+    let decode = |what: &str, text: &str| {
+        BASE64_STANDARD.decode(text).with_context(|| format!("the guest's {what} is not base64"))
+    };
     let evidence = Evidence {
         tee: match plan.tee {
             caveau_launch::Tee::EmulatedSnp => Tee::EmulatedSnp,

@@ -89,7 +89,11 @@ fn qemu() -> Finding {
     let found = Qemu::find().and_then(|qemu| Ok((qemu.path().display().to_string(), qemu.version()?)));
     match found {
         Ok((path, (major, minor))) => ok("qemu", format!("{path}, version {major}.{minor}")),
-        Err(error) => failed("qemu", error.to_string(), Some("install it: apt-get install qemu-system-x86 (10 or later is faster)")),
+        Err(error) => failed(
+            "qemu",
+            error.to_string(),
+            Some("install it: apt-get install qemu-system-x86 (10 or later is faster)"),
+        ),
     }
 }
 
@@ -97,7 +101,11 @@ fn guest_folder(path: &Path) -> Finding {
     let checked = GuestFolder::open(path).and_then(|guest| guest.check().map(|()| guest));
     match checked {
         Ok(guest) => ok("guest", format!("{}, kernel {}", path.display(), guest.manifest().kernel.release)),
-        Err(error) => failed("guest", format!("{:#}", anyhow::Error::from(error)), Some("make one: cargo xtask setup, or caveau guest build")),
+        Err(error) => failed(
+            "guest",
+            format!("{:#}", anyhow::Error::from(error)),
+            Some("make one: cargo xtask setup, or caveau guest build"),
+        ),
     }
 }
 
@@ -110,7 +118,9 @@ fn accelerator(guest: &Path) -> Finding {
     };
     match tried() {
         Ok(KvmVerdict::Works) => ok("accelerator", "KVM boots the guest's kernel".to_owned()),
-        Ok(KvmVerdict::Fails { reason }) => ok("accelerator", format!("software emulation, since KVM cannot be used: {reason}")),
+        Ok(KvmVerdict::Fails { reason }) => {
+            ok("accelerator", format!("software emulation, since KVM cannot be used: {reason}"))
+        }
         Err(error) => failed("accelerator", format!("not tried: {error:#}"), None),
     }
 }

@@ -52,7 +52,8 @@ pub(crate) fn ps(command: &args::Ps, json: bool) -> Result<Outcome> {
         .map(|group| {
             let record = group.record.as_ref();
             let image = record.and_then(|record| record.containers.first()).map(|container| container.image.clone());
-            let ports = record.map(|record| record.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+            let ports =
+                record.map(|record| record.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
             vec![
                 group.name.to_string(),
                 image.unwrap_or_default(),
@@ -104,7 +105,9 @@ pub(crate) fn logs(command: &args::Logs, json: bool) -> Result<Outcome> {
                     }
                     None => print(&entry)?,
                 },
-                Follow::Gap { files } => ui::note(false, &format!("{files} older files of the log are gone: it is bounded")),
+                Follow::Gap { files } => {
+                    ui::note(false, &format!("{files} older files of the log are gone: it is bounded"));
+                }
                 Follow::Quiet => break,
             }
         }
@@ -125,7 +128,9 @@ fn print_entry(entry: &LogEntry, timestamps: bool, json: bool) -> Result<()> {
     }
     let mut line = Vec::new();
     if timestamps {
-        line.extend_from_slice(format!("{}.{:09} ", entry.time_ns / 1_000_000_000, entry.time_ns % 1_000_000_000).as_bytes());
+        line.extend_from_slice(
+            format!("{}.{:09} ", entry.time_ns / 1_000_000_000, entry.time_ns % 1_000_000_000).as_bytes(),
+        );
     }
     line.extend_from_slice(&entry.bytes());
     match entry.stream {

@@ -49,7 +49,10 @@ fn print(guest: &GuestFolder, json: bool) -> Result<()> {
     }
     let package = manifest.kernel.package.as_ref();
     println!("folder   {}", guest.path().display());
-    println!("kernel   {}", package.map_or_else(|| manifest.kernel.release.clone(), |p| format!("{} {}", p.name, p.version)));
+    println!(
+        "kernel   {}",
+        package.map_or_else(|| manifest.kernel.release.clone(), |p| format!("{} {}", p.name, p.version))
+    );
     println!("agent    {}", manifest.agent.version);
     println!("svn      {}", manifest.svn);
     println!("modules  {}\n", manifest.modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>().join(" "));
@@ -58,7 +61,8 @@ fn print(guest: &GuestFolder, json: bool) -> Result<()> {
         parts.map(|(name, part)| vec![name.clone(), units::human(part.bytes), part.sha256.to_string()]).collect();
     ui::table(&["PART", "SIZE", "SHA-256"], &rows)?;
     println!();
-    let digests = manifest.tees.iter().flat_map(|(tee, info)| info.launch_digests.iter().map(move |digest| (tee, digest)));
+    let digests =
+        manifest.tees.iter().flat_map(|(tee, info)| info.launch_digests.iter().map(move |digest| (tee, digest)));
     let rows: Vec<_> = digests
         .map(|(tee, expected)| {
             vec![tee.to_string(), expected.vcpu_type.clone(), expected.vcpus.to_string(), expected.digest.to_string()]

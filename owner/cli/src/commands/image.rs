@@ -56,7 +56,13 @@ fn list(store: &Store, json: bool) -> Result<()> {
         .iter()
         .map(|image| {
             let id: String = image.config.to_string().trim_start_matches("sha256:").chars().take(12).collect();
-            vec![image.reference.clone(), image.platform.clone(), id, image.layers.len().to_string(), units::human(image.bytes)]
+            vec![
+                image.reference.clone(),
+                image.platform.clone(),
+                id,
+                image.layers.len().to_string(),
+                units::human(image.bytes),
+            ]
         })
         .collect();
     ui::table(&["IMAGE", "PLATFORM", "ID", "LAYERS", "SIZE"], &rows)

@@ -20,11 +20,12 @@ pub(crate) fn run(command: &args::Measure, json: bool) -> Result<Outcome> {
     let complete = command.kernel.is_some() && command.initrd.is_some() && command.append.is_some();
     let complete = complete && command.firmware.is_some();
     let folder = if complete { None } else { Some(GuestFolder::open(&command.guest.path()?)?.tee(tee)?) };
-    let part = |given: &Option<std::path::PathBuf>, own: fn(&caveau_guest_image::TeeFiles) -> &Path| match (given, &folder) {
-        (Some(path), _) => read(path),
-        (None, Some(files)) => read(own(files)),
-        (None, None) => bail!("a part is missing"),
-    };
+    let part =
+        |given: &Option<std::path::PathBuf>, own: fn(&caveau_guest_image::TeeFiles) -> &Path| match (given, &folder) {
+            (Some(path), _) => read(path),
+            (None, Some(files)) => read(own(files)),
+            (None, None) => bail!("a part is missing"),
+        };
     let kernel = part(&command.kernel, |files| &files.kernel)?;
     let initrd = part(&command.initrd, |files| &files.initrd)?;
     let cmdline = match (&command.append, &folder) {
@@ -33,7 +34,8 @@ pub(crate) fn run(command: &args::Measure, json: bool) -> Result<Outcome> {
         (None, None) => bail!("a command line is missing: give --append"),
     };
     let firmware = firmware(command, tee, folder.as_ref())?;
-    let roms: Vec<(&str, &[u8])> = firmware.iter().skip(1).map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    let roms: Vec<(&str, &[u8])> =
+        firmware.iter().skip(1).map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
     let (_, first) = firmware.first().context("no firmware: give --firmware")?;
     let digest = launch_digest(&LaunchSpec {
         firmware: match tee {

@@ -100,7 +100,11 @@ fn plan(command: &args::Run, image: &Image, container: &Container) -> Result<Lau
         vcpus: vm.cpus,
         vcpu_type: VCPU_TYPE.to_owned(),
         memory_mib: u32::try_from(units::bytes(&vm.memory)? >> 20).context("--memory is too large")?,
-        layers: image.layers.iter().map(|layer| LayerFile { path: layer.path.clone(), root: layer.root.to_string() }).collect(),
+        layers: image
+            .layers
+            .iter()
+            .map(|layer| LayerFile { path: layer.path.clone(), root: layer.root.to_string() })
+            .collect(),
         scratch: Scratch::Encrypted { bytes: units::bytes(&vm.scratch)? & !0xfff, folder: folders::scratch()? },
         ports: vm.publish.iter().map(|port| Ok(port.parse()?)).collect::<Result<_>>()?,
         policy,
@@ -114,7 +118,12 @@ fn plan(command: &args::Run, image: &Image, container: &Container) -> Result<Lau
 }
 
 /// The container's part of the plan.
-fn container_plan(command: &args::Run, image: &Image, container: &Container, name: &GroupName) -> Result<ContainerPlan> {
+fn container_plan(
+    command: &args::Run,
+    image: &Image,
+    container: &Container,
+    name: &GroupName,
+) -> Result<ContainerPlan> {
     let streams = container::Streams { terminal: command.options.tty, stdin: command.interactive };
     let hostname = name.as_str().replace('_', "-");
     let limits = Limits::default();
@@ -148,7 +157,10 @@ fn warn(command: &args::Run, plan: &LaunchPlan, quiet: bool) {
         ui::note(quiet, "the TEE is emulated: nothing protects this group from this host");
     }
     if !command.options.env.is_empty() {
-        ui::note(quiet, "values given with -e stand in the policy, which the host can read: never give secrets that way");
+        ui::note(
+            quiet,
+            "values given with -e stand in the policy, which the host can read: never give secrets that way",
+        );
     }
 }
 
@@ -187,12 +199,12 @@ fn random_id() -> Result<ContainerId> {
 /// A name that is free with all likelihood, and can be said aloud.
 fn made_up_name() -> Result<GroupName> {
     const FIRST: [&str; 16] = [
-        "calm", "clear", "cool", "deep", "dry", "fine", "firm", "hale", "keen", "mild", "neat", "old", "quiet", "ripe", "sound",
-        "still",
+        "calm", "clear", "cool", "deep", "dry", "fine", "firm", "hale", "keen", "mild", "neat", "old", "quiet", "ripe",
+        "sound", "still",
     ];
     const SECOND: [&str; 16] = [
-        "arch", "barrel", "bottle", "brick", "candle", "cask", "cellar", "cork", "door", "key", "lamp", "lock", "shelf", "stair",
-        "vault", "vine",
+        "arch", "barrel", "bottle", "brick", "candle", "cask", "cellar", "cork", "door", "key", "lamp", "lock",
+        "shelf", "stair", "vault", "vine",
     ];
     let [first, second, tail @ ..] = random::<4>()?;
     let pick = |words: [&'static str; 16], byte: u8| words[usize::from(byte & 15)];

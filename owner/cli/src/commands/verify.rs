@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use caveau_emulated::SoftwareRoot;
 use caveau_evidence::{
-    Appraisal, Evidence, Expectations, ExpectedReportData, Hex, MAX_EVIDENCE_BYTES, Outcome as Judgement, Profile, Tee, Timestamp,
-    Verdict, judge,
+    Appraisal, Evidence, Expectations, ExpectedReportData, Hex, MAX_EVIDENCE_BYTES, Outcome as Judgement, Profile, Tee,
+    Timestamp, Verdict, judge,
 };
 use caveau_guest_image::{Manifest, read_manifest};
 use caveau_policy::{Policy, PolicyDigest, open_points};
@@ -71,7 +71,7 @@ fn expectations(
 ) -> Result<Expectations> {
     let nonce: Option<Nonce> = command.nonce.as_deref().map(str::parse).transpose()?;
     let measurements = match (reference, command.cpus) {
-        (Some(manifest), Some(cpus)) => Some(digests(manifest, evidence.tee, cpus)?),
+        (Some(manifest), Some(cpus)) => Some(digests(manifest, evidence.tee, cpus)),
         (None, None) => None,
         (Some(_), None) => bail!("--reference needs --cpus: the launch digest depends on the number of processors"),
         (None, Some(_)) => bail!("--cpus needs --reference: it chooses among the reference values of a guest.json"),
@@ -84,17 +84,18 @@ fn expectations(
     })
 }
 
-/// The launch digests of this guest under this TEE with this many processors.
-fn digests(manifest: &Manifest, tee: Tee, cpus: u32) -> Result<Vec<Hex<48>>> {
+/// The launch digests of this guest under this TEE with this many processors. None is a list on which nothing is found:
+/// the evidence is then refused, since it claims to be of what the owner has no reference for.
+fn digests(manifest: &Manifest, tee: Tee, cpus: u32) -> Vec<Hex<48>> {
     let tee = match tee {
         Tee::EmulatedSnp => caveau_guest_image::Tee::EmulatedSnp,
         Tee::Snp => caveau_guest_image::Tee::Snp,
     };
     let digests: Vec<_> = manifest.launch_digests(tee, cpus).map(|expected| Hex(*expected.digest.as_bytes())).collect();
     if digests.is_empty() {
-        bail!("the reference values list no launch digest for {tee} with {cpus} processors");
+        ui::note(false, &format!("the reference values list no launch digest for {tee} with {cpus} processors"));
     }
-    Ok(digests)
+    digests
 }
 
 /// Whether a check was made and holds.
@@ -121,16 +122,20 @@ fn print(appraisal: &Appraisal, measured: Option<&Manifest>, policy: Option<&str
         print_policy(policy)?;
     }
     println!("Checks");
-    let rows: Vec<_> = appraisal.checks.iter().map(|check| {
-        let (word, colour) = match check.verdict {
-            Verdict::Ok => ("ok", Colour::Green),
-            Verdict::Failed => ("FAILED", Colour::Red),
-            Verdict::NotApplicable => ("n/a", Colour::Yellow),
-            Verdict::Skipped => ("skipped", Colour::Yellow),
-        };
-        // Coloured as the last thing: colours have no width, but count as characters.
-        (check.name.to_owned(), ui::coloured(&format!("{word:8}"), colour), check.sentence.clone())
-    }).collect();
+    let rows: Vec<_> = appraisal
+        .checks
+        .iter()
+        .map(|check| {
+            let (word, colour) = match check.verdict {
+                Verdict::Ok => ("ok", Colour::Green),
+                Verdict::Failed => ("FAILED", Colour::Red),
+                Verdict::NotApplicable => ("n/a", Colour::Yellow),
+                Verdict::Skipped => ("skipped", Colour::Yellow),
+            };
+            // Coloured as the last thing: colours have no width, but count as characters.
+            (check.name.to_owned(), ui::coloured(&format!("{word:8}"), colour), check.sentence.clone())
+        })
+        .collect();
     for (name, verdict, sentence) in rows {
         println!("  {name:22} {verdict} {sentence}");
     }
@@ -200,7 +205,10 @@ fn short(value: &serde_json::Value) -> String {
         serde_json::Value::String(text) => text.clone(),
         serde_json::Value::Object(fields) => {
             let shown = fields.iter().filter(|(_, value)| !value.is_null());
-            shown.map(|(name, value)| format!("{} {}", name.replace('_', " "), short(value))).collect::<Vec<_>>().join(", ")
+            shown
+                .map(|(name, value)| format!("{} {}", name.replace('_', " "), short(value)))
+                .collect::<Vec<_>>()
+                .join(", ")
         }
         other => other.to_string(),
     }
@@ -209,8 +217,11 @@ fn short(value: &serde_json::Value) -> String {
 /// The evidence file's bytes; `-` is standard input.
 fn read(file: &Path) -> Result<Vec<u8>> {
     let failed = || format!("failed to read the evidence {}", file.display());
-    let source: Box<dyn io::Read> =
-        if file == Path::new("-") { Box::new(io::stdin().lock()) } else { Box::new(fs::File::open(file).with_context(failed)?) };
+    let source: Box<dyn io::Read> = if file == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(fs::File::open(file).with_context(failed)?)
+    };
     let mut bytes = Vec::new();
     source.take(u64::try_from(MAX_EVIDENCE_BYTES)? + 1).read_to_end(&mut bytes).with_context(failed)?;
     Ok(bytes)

@@ -1,0 +1,184 @@
+//! `cargo xtask bench`: this project's speed as ratios against other tools, run side by side.
+//!
+//! Ours and the anchor run in turns, A B A B, on the same inputs in one place in memory; each pair gives one ratio of wall
+//! times, and the median of those is what a bar is held against. Megabytes a second depend on the machine and are no
+//! bar. Results must be equal where both make the same thing, or the comparison is an error.
+
+mod anchors;
+mod bare;
+mod hash;
+mod layer;
+mod layer_input;
+mod measure;
+mod policy;
+mod pull;
+mod report;
+mod start;
+mod verify;
+
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::process::{headline, run};
+use crate::work_folder;
+use measure::Idle;
+use report::Report;
+
+/// Below this share of idle time before a bench, its numbers are said to be those of a busy machine.
+const IDLE_ENOUGH: f64 = 0.95;
+
+/// `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Which ones; all where none is named.
+    #[arg(value_enum)]
+    benches: Vec<Bench>,
+    /// Pairs of runs, instead of 7 (5 of `layer` and `start`).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pairs: Option<u16>,
+    /// Where inputs and outputs lie: a file system in memory with some 4 GiB of room.
+    #[arg(long, value_name = "FOLDER", default_value = "/dev/shm")]
+    work: PathBuf,
+    /// JSON instead of text.
+    #[arg(long)]
+    json: bool,
+    /// Hash DATA, write superblock and tree to TREE, print the root: what `hash` measures.
+    #[arg(long, hide = true, num_args = 2, value_names = ["DATA", "TREE"])]
+    hash_tree: Option<Vec<PathBuf>>,
+}
+
+/// One comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Bench {
+    /// The hash tree of a file of 1 GiB, against `veritysetup format`.
+    Hash,
+    /// From `layer.tar.gz` to an image with its root, against the best chain of tools.
+    Layer,
+    /// A pull from a registry on this machine, against `skopeo copy`.
+    Pull,
+    /// Generating a policy.
+    Policy,
+    /// Verifying evidence, against the signature check alone.
+    Verify,
+    /// From `caveau run` to the first HTTP answer, against a bare boot of the same kernel.
+    Start,
+}
+
+/// What every bench is given.
+struct Bed<'a> {
+    /// The workspace.
+    root: &'a Path,
+    /// Release build of `caveau`.
+    caveau: PathBuf,
+    /// An empty folder.
+    work: PathBuf,
+    /// Pairs that were asked for.
+    pairs: Option<u16>,
+}
+
+impl Bed<'_> {
+    /// How many pairs to run, where `usual` are enough unless asked otherwise.
+    fn pairs(&self, usual: u16) -> u16 {
+        self.pairs.unwrap_or(usual)
+    }
+}
+
+/// Runs what was asked for.
+///
+/// # Errors
+/// Where a bench cannot be run. A bar that is missed ends the process with code 1 after everything was reported.
+pub(crate) fn bench(root: &Path, arguments: &Arguments) -> Result<()> {
+    if let Some([data, tree]) = arguments.hash_tree.as_deref() {
+        return hash::hash_tree(data, tree);
+    }
+    if cfg!(debug_assertions) {
+        return in_release(root);
+    }
+    let all = Bench::value_variants();
+    let benches = if arguments.benches.is_empty() { all } else { arguments.benches.as_slice() };
+    ensure_memory(&arguments.work)?;
+    let mut reports = Vec::new();
+    for bench in benches {
+        let report = one(*bench, root, arguments)?;
+        if !arguments.json {
+            print!("{report}");
+        }
+        reports.push(report);
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&reports.iter().map(Report::json).collect::<Vec<_>>())?);
+    }
+    let missed: Vec<_> = reports.iter().flat_map(Report::missed).collect();
+    if !missed.is_empty() {
+        eprintln!("missed: {}", missed.join("; "));
+        exit(1);
+    }
+    Ok(())
+}
+
+/// Builds what is measured as it is shipped, and goes on as the release build of this program.
+fn in_release(root: &Path) -> Result<()> {
+    headline("release build");
+    run(Command::new("cargo")
+        .args(["build", "--locked", "--release", "-p", "caveau", "-p", "xtask"])
+        .current_dir(root))?;
+    let program = target_folder()?.join("release/xtask");
+    let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    Err(error).with_context(|| format!("failed to run {}", program.display()))
+}
+
+/// The build's target folder: two above this program.
+fn target_folder() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let folder = program.ancestors().nth(2).context("this program is not in a target folder")?;
+    Ok(folder.to_path_buf())
+}
+
+/// Refuses a work folder on a disk, whose speed would be measured instead.
+fn ensure_memory(work: &Path) -> Result<()> {
+    let work = work.canonicalize().with_context(|| format!("failed to find the work folder {}", work.display()))?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let of_work = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            Some((fields.next()?, fields.next()?))
+        })
+        .filter(|(point, _)| work.starts_with(point))
+        .max_by_key(|(point, _)| point.len());
+    let kind = of_work.map_or("unknown", |(_, kind)| kind);
+    ensure!(kind == "tmpfs", "{} is on {kind}: name a folder on tmpfs with --work", work.display());
+    Ok(())
+}
+
+/// Runs one bench in a folder of its own.
+fn one(bench: Bench, root: &Path, arguments: &Arguments) -> Result<Report> {
+    let caveau = target_folder()?.join("release/caveau");
+    if !caveau.is_file() {
+        bail!("{} is not there: cargo build --release -p caveau", caveau.display());
+    }
+    std::fs::create_dir_all(work_folder(root))?;
+    let work = tempfile::Builder::new().prefix("caveau-bench-").tempdir_in(&arguments.work)?;
+    let bed = Bed { root, caveau, work: work.path().to_path_buf(), pairs: arguments.pairs };
+    let name = bench.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+    headline(&format!("bench {name}"));
+    let idle = Idle::over_a_second()?;
+    if idle.share() < IDLE_ENOUGH {
+        eprintln!("   the machine is busy ({:.0} % idle): wall times say little", idle.share() * 100.0);
+    }
+    let mut report = match bench {
+        Bench::Hash => hash::bench(&bed),
+        Bench::Layer => layer::bench(&bed),
+        Bench::Policy => policy::bench(&bed),
+        Bench::Pull => pull::bench(&bed),
+        Bench::Start => start::bench(&bed),
+        Bench::Verify => verify::bench(&bed),
+    }
+    .with_context(|| format!("failed to run the bench {name}"))?;
+    report.fact("idle before", format!("{:.0} %", idle.share() * 100.0));
+    Ok(report)
+}

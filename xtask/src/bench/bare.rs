@@ -1,0 +1,190 @@
+//! The bare machine that starts are held against: the same kernel and QEMU flags, and an init that serves one page.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::process::{output, run};
+
+/// Kernel modules of the network card, in the order in which they depend on each other.
+const MODULES: [&str; 3] = ["net/core/failover.ko", "drivers/net/net_failover.ko", "drivers/net/virtio_net.ko"];
+
+/// The program that init and server are.
+const BUSYBOX: &str = "/bin/busybox";
+
+/// Flags of the measured machine that are the bare one's too, with their values.
+const SAME: [&str; 8] = ["-display", "-sandbox", "-machine", "-cpu", "-global", "-smp", "-m", "-object"];
+
+/// Flags without a value.
+const FLAGS: [&str; 3] = ["-no-user-config", "-nodefaults", "-no-reboot"];
+
+/// Time between two requests of one who waits for the first answer, and how long each may take.
+const INTERVAL: Duration = Duration::from_millis(100);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a start may take before the bench gives up.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Parts of the bare machine.
+pub(super) struct Bare {
+    initrd: PathBuf,
+    guest: PathBuf,
+    cmdline: String,
+    /// QEMU's arguments that are the same.
+    same: Vec<String>,
+    program: PathBuf,
+    log: PathBuf,
+}
+
+/// A running bare machine; ends with this value.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // A process that has ended already needs neither.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Bare {
+    /// After the example of a running group's QEMU; `kernel` is the extracted kernel package, `page` what is served.
+    ///
+    /// # Errors
+    /// Where the RAM disk cannot be made or the example has no command line.
+    pub(super) fn like(qemu: u64, guest: &Path, kernel: &Path, page: &str, work: &Path) -> Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{qemu}/cmdline"))?;
+        let example: Vec<&str> = text.split_terminator('\0').collect();
+        let mut same: Vec<String> = Vec::new();
+        for pair in example.windows(2) {
+            let (flag, value) = (pair[0], pair[1]);
+            let device = flag == "-device" && !value.starts_with("virtserialport") && !value.starts_with("scsi-hd");
+            if SAME.contains(&flag) || device {
+                same.extend([flag.to_owned(), value.to_owned()]);
+            } else if FLAGS.contains(&flag) {
+                same.push(flag.to_owned());
+            }
+        }
+        ensure!(same.iter().any(|word| word == "-machine"), "process {qemu} does not look like QEMU: {example:?}");
+        Ok(Self {
+            initrd: initrd(kernel, page, work)?,
+            guest: guest.to_path_buf(),
+            cmdline: fs::read_to_string(guest.join("cmdline"))?.trim().to_owned(),
+            same,
+            program: fs::read_link(format!("/proc/{qemu}/exe"))?,
+            log: work.join("bare.log"),
+        })
+    }
+
+    /// Boots and waits for the first answer; gives how long that took.
+    ///
+    /// # Errors
+    /// Where QEMU cannot be run or nothing answers.
+    pub(super) fn first_answer(&self, port: u16, page: &str) -> Result<Duration> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.same).arg("-L").arg(&self.guest).arg("-bios").arg(self.guest.join("bios-256k.bin"));
+        command.arg("-kernel").arg(self.guest.join("vmlinuz")).arg("-initrd").arg(&self.initrd);
+        command.args(["-append", &self.cmdline, "-serial", &format!("file:{}", self.log.display())]);
+        command.args(["-netdev", &format!("user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:80")]);
+        let start = Instant::now();
+        let mut machine = Machine(command.stdin(Stdio::null()).spawn()?);
+        wait_for_answer(port, start, Some(page)).map_err(|error| match machine.0.try_wait() {
+            Ok(Some(status)) => error.context(format!("QEMU ended with {status}")),
+            _ => error.context(format!("the bare machine said: {}", fs::read_to_string(&self.log).unwrap_or_default())),
+        })
+    }
+}
+
+/// A RAM disk whose init loads the network card's modules, sets the address and serves the page.
+fn initrd(kernel: &Path, page: &str, work: &Path) -> Result<PathBuf> {
+    let tree = work.join("bare");
+    for folder in ["bin", "www", "dev", "lib"] {
+        fs::create_dir_all(tree.join(folder))?;
+    }
+    fs::copy(BUSYBOX, tree.join("bin/busybox")).context("install busybox-static")?;
+    let mut init = String::from("#!/bin/busybox sh\n");
+    for module in MODULES {
+        let name = module.rsplit('/').next().unwrap_or(module);
+        fs::write(tree.join("lib").join(name), unpacked_module(kernel, module)?)?;
+        init += &format!("/bin/busybox insmod /lib/{name};");
+    }
+    init += "/bin/busybox ip link set eth0 up; /bin/busybox ip addr add 10.0.2.15/24 dev eth0;\
+             /bin/busybox ip link set lo up; exec /bin/busybox httpd -f -p 80 -h /www\n";
+    fs::write(tree.join("init"), init)?;
+    fs::write(tree.join("www/index.html"), page)?;
+    run(Command::new("chmod").arg("755").arg(tree.join("init")))?;
+    let made = work.join("bare.initrd");
+    let pack = "find . | busybox cpio -o -H newc > \"$0\" 2>/dev/null";
+    run(Command::new("sh").args(["-c", pack]).arg(&made).current_dir(&tree))?;
+    Ok(made)
+}
+
+/// A module of the kernel package, which has it packed.
+fn unpacked_module(kernel: &Path, module: &str) -> Result<Vec<u8>> {
+    let found = output(Command::new("find").arg(kernel).args(["-path", &format!("*/kernel/{module}*")]))?;
+    let path = found.lines().next().with_context(|| format!("{} has no {module}", kernel.display()))?;
+    if path.ends_with(".xz") {
+        let unpacked = Command::new("xz").args(["--decompress", "--stdout", path]).output()?;
+        ensure!(unpacked.status.success(), "xz failed on {path}");
+        return Ok(unpacked.stdout);
+    }
+    Ok(fs::read(path)?)
+}
+
+/// Asks for the page again and again, from `start` on, until there is an answer (with this page, where one is given);
+/// gives the time from `start` until it came.
+///
+/// QEMU takes connections before the guest listens, and what it could not hand on comes late. So each request is made
+/// over a connection of its own while those before it still wait, and the first answer counts.
+///
+/// # Errors
+/// Where none comes in time.
+pub(super) fn wait_for_answer(port: u16, start: Instant, page: Option<&str>) -> Result<Duration> {
+    let (answers, first) = channel();
+    while start.elapsed() < PATIENCE {
+        let answers = answers.clone();
+        spawn(move || {
+            if let Ok(body) = get(port) {
+                // Only the first is waited for.
+                let _ = answers.send((start.elapsed(), body));
+            }
+        });
+        if let Ok((time, body)) = first.recv_timeout(INTERVAL) {
+            ensure!(page.is_none_or(|page| page == body), "another page than expected: {body:?}");
+            // Those that still wait give up before the next machine is started on the port.
+            sleep(Duration::from_millis(200));
+            return Ok(time);
+        }
+    }
+    bail!("no answer on port {port} within {} s", PATIENCE.as_secs())
+}
+
+/// The page.
+pub(super) fn get(port: u16) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+    write!(stream, "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no complete answer")?;
+    ensure!(head.contains(" 200 "), "{}", head.lines().next().unwrap_or_default());
+    Ok(body.to_owned())
+}
+
+/// Resident memory of a process in bytes.
+///
+/// # Errors
+/// Where there is no such process.
+pub(super) fn resident(pid: u64) -> Result<u64> {
+    let mut status = String::new();
+    File::open(format!("/proc/{pid}/status"))?.read_to_string(&mut status)?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? << 10)
+}

@@ -1,0 +1,165 @@
+//! From `caveau run` to the first HTTP answer of nginx, against a bare boot of the same kernel that serves the same page.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::{
+    Bed,
+    bare::{Bare, get, resident, wait_for_answer},
+    measure::{Pairs, Sample, median},
+    report::Report,
+};
+use crate::process::output;
+use crate::{guest, images, images_folder, setup};
+
+/// How many times as long as the bare boot it should take at most.
+const AIM: f64 = 1.3;
+
+/// Most resident memory that the agent should have.
+const AGENT_AIM: u64 = 16 << 20;
+
+/// The group.
+const NAME: &str = "bench";
+
+struct Product {
+    caveau: PathBuf,
+    work: PathBuf,
+    guest: PathBuf,
+    image: String,
+    port: u16,
+}
+
+/// What one start left to be read.
+struct Started {
+    answered: Duration,
+    returned: Duration,
+    record: Value,
+    agent_bytes: Option<u64>,
+    qemu_bytes: u64,
+    page: String,
+}
+
+impl Product {
+    /// `caveau` with state and store in the work folder.
+    fn caveau(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.caveau);
+        command.args(["--quiet"]).args(arguments).env("XDG_RUNTIME_DIR", &self.work).env("CAVEAU_GUEST", &self.guest);
+        command.env("XDG_CACHE_HOME", self.work.join("store"));
+        command
+    }
+
+    /// Starts, waits for the first answer, looks, and ends. `look` sees the running group's QEMU.
+    fn start(&self, look: &mut dyn FnMut(u64, &str) -> Result<()>) -> Result<Started> {
+        let publish = format!("{}:80", self.port);
+        let start = Instant::now();
+        output(&mut self.caveau(&["run", "-d", "--name", NAME, "-p", &publish, &self.image]))?;
+        let returned = start.elapsed();
+        let result = self.look(start, returned, look);
+        output(&mut self.caveau(&["rm", "--force", NAME]))?;
+        result
+    }
+
+    fn look(
+        &self,
+        start: Instant,
+        returned: Duration,
+        look: &mut dyn FnMut(u64, &str) -> Result<()>,
+    ) -> Result<Started> {
+        let answered = wait_for_answer(self.port, start, None)?;
+        let inspected: Value = serde_json::from_str(&output(&mut self.caveau(&["inspect", NAME]))?)?;
+        let record = inspected["record"].clone();
+        let qemu = record["qemu_pid"].as_u64().context("the record has no qemu_pid")?;
+        let page = get(self.port)?;
+        look(qemu, &page)?;
+        // The default policy need not allow statistics; that is told, not guessed.
+        let stats = output(&mut self.caveau(&["--json", "stats", NAME])).ok();
+        let stats = stats.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        let agent_bytes = stats.and_then(|stats| stats["agent_memory_bytes"].as_u64());
+        Ok(Started { answered, returned, record, agent_bytes, qemu_bytes: resident(qemu)?, page })
+    }
+}
+
+/// The bench.
+///
+/// # Errors
+/// Where the product or the bare machine does not start.
+pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
+    let prepared = setup::setup(bed.root)?;
+    let guest = guest::build_once(bed.root, &prepared)?;
+    let image = images::build_one(&images_folder(bed.root), "nginx", &setup::setup(bed.root)?.apt_config, &|step| {
+        eprintln!("   {step}");
+    })?;
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let product = Product {
+        caveau: bed.caveau.clone(),
+        work: bed.work.clone(),
+        guest: guest.clone(),
+        image: format!("oci:{}", image.display()),
+        port,
+    };
+    output(&mut product.caveau(&["image", "pull", &product.image]))?;
+    let mut bare = None;
+    // The first start fills caches, and shows the bare machine QEMU's flags.
+    let first = product.start(&mut |qemu, page| {
+        bare = Some(Bare::like(qemu, &guest, &prepared.kernel, page, &bed.work)?);
+        Ok(())
+    })?;
+    let bare = bare.context("the first start showed nothing")?;
+    let page = first.page.clone();
+    let mut last = first;
+    let pairs = Pairs::take(
+        bed.pairs(5),
+        || {
+            let started = product.start(&mut |_, _| Ok(()))?;
+            let sample = Sample::of_wall(started.answered);
+            ensure!(started.page == page, "the page changed");
+            last = started;
+            Ok(sample)
+        },
+        || Ok(Sample::of_wall(bare.first_answer(port, &page)?)),
+    )?;
+    Ok(report(pairs, &last))
+}
+
+fn report(pairs: Pairs, last: &Started) -> Report {
+    let mut report = Report::new("start", "caveau run to nginx's first answer", "bare boot to the same page");
+    let longer: Vec<f64> = pairs.ratios().iter().rev().map(|ratio| 1.0 / ratio).collect();
+    let times = median(&longer);
+    report.pairs(pairs);
+    report.aim(format!("at most {AIM} times as long"), format!("{times:.2}"), times <= AIM);
+    match last.agent_bytes {
+        Some(bytes) => report.aim("agent's resident memory below 16 MiB", mib(bytes), bytes < AGENT_AIM),
+        None => report.aim("agent's resident memory below 16 MiB", "no answer of `caveau stats`", false),
+    }
+    report.fact("QEMU's resident memory", mib(last.qemu_bytes));
+    stages(&mut report, last);
+    report
+}
+
+/// The table of where the time of the last start went.
+fn stages(report: &mut Report, last: &Started) {
+    let mut before = 0;
+    for stage in last.record["stages"].as_array().into_iter().flatten() {
+        let (name, done) = (stage["name"].as_str().unwrap_or_default(), stage["done_us"].as_u64().unwrap_or(before));
+        report.row(name, format!("{:.0} ms", done.saturating_sub(before) as f64 / 1e3));
+        before = done;
+    }
+    if let Some(boot) = last.record["guest"]["boot_ns"].as_u64() {
+        report.row("(guest's clock when the agent said hello)", format!("{:.0} ms", boot as f64 / 1e6));
+    }
+    let supervised = Duration::from_micros(before);
+    let around = last.returned.saturating_sub(supervised);
+    report.row("caveau run around that", format!("{:.0} ms", around.as_secs_f64() * 1e3));
+    let waited = last.answered.saturating_sub(last.returned);
+    report.row("from its return to the first answer", format!("{:.0} ms", waited.as_secs_f64() * 1e3));
+    report.row("all", format!("{:.0} ms", last.answered.as_secs_f64() * 1e3));
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

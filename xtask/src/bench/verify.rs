@@ -1,0 +1,101 @@
+//! Verifying evidence, against one check of a P-384 signature by the library that is used for it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use caveau_evidence::{Certificates, Evidence, Profile, Tee, Timestamp, verify};
+
+use super::{
+    Bed,
+    measure::{Pairs, Sample},
+    report::Report,
+};
+
+/// The evidence: a Milan processor's report of version 3.
+const REPORT: &str = "snp/reports/milan-v3-aci";
+
+/// A time at which its certificates are valid.
+const TIME: &str = "2026-11-23T12:00:00Z";
+
+/// How long each side runs before it is the other's turn.
+const TURN: Duration = Duration::from_millis(300);
+
+/// Where in a report the signed part ends (SEV-SNP ABI, table 23), and the signature's numbers, little-endian.
+const SIGNED_BYTES: usize = 0x2a0;
+const NUMBER_BYTES: usize = 72;
+const P384_BYTES: usize = 48;
+
+/// Head of a P-384 public key in a certificate: the curve's identifier, then the bits of an uncompressed point (RFC 5480).
+const KEY_HEAD: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22, 0x03, 0x62, 0x00];
+const POINT_BYTES: usize = 97;
+
+/// The bench.
+///
+/// # Errors
+/// Where there are no fixtures, or the evidence is not authentic.
+pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
+    let evidence = evidence(bed.root)?;
+    let vek = evidence.certificates.vek.as_deref().context("no VCEK")?;
+    let start =
+        vek.windows(KEY_HEAD.len()).position(|window| window == KEY_HEAD).context("the VCEK has no P-384 key")?;
+    let point =
+        vek.get(start + KEY_HEAD.len()..).and_then(|rest| rest.get(..POINT_BYTES)).context("the VCEK is cut off")?;
+    let key = UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point);
+    let (signed, signature) = evidence.report.split_at_checked(SIGNED_BYTES).context("the report is cut off")?;
+    let number =
+        |at: usize| signature.get(at..at + P384_BYTES).map(|bytes| bytes.iter().rev().copied().collect::<Vec<u8>>());
+    let signature =
+        [number(0), number(NUMBER_BYTES)].into_iter().collect::<Option<Vec<_>>>().context("no signature")?.concat();
+    let rules = Profile::Baseline.rules(TIME.parse::<Timestamp>()?);
+    let pairs = Pairs::take(
+        bed.pairs(7),
+        || {
+            repeat(|| {
+                let verified = verify(&evidence, &rules).verified;
+                ensure!(verified.is_some(), "the evidence is not authentic");
+                Ok(())
+            })
+        },
+        || repeat(|| Ok(key.verify(signed, &signature)?)),
+    )?;
+    let mut report =
+        Report::new("verify", "one verification of evidence and its chain", "one P-384 verification (aws-lc-rs)");
+    let mut walls: Vec<_> = pairs.ours.iter().map(|sample| sample.wall).collect();
+    walls.sort_by(f64::total_cmp);
+    let rate = 1.0 / super::measure::median(&walls);
+    report.pairs(pairs);
+    report.fact("verifications a second on one thread", format!("{rate:.0}"));
+    Ok(report)
+}
+
+/// The fixture's evidence.
+fn evidence(root: &Path) -> Result<Evidence> {
+    let fixtures = std::env::var_os("CAVEAU_FIXTURES").map_or_else(|| root.join("../shared/fixtures"), PathBuf::from);
+    let folder = fixtures.join("attestation");
+    let read = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read(&path)
+            .with_context(|| format!("failed to read {}: name the fixtures with CAVEAU_FIXTURES", path.display()))
+    };
+    let certificates = Certificates {
+        vek: Some(read(&format!("{REPORT}/vcek.der"))?),
+        intermediate: Some(read("snp/roots/milan-ask.der")?),
+        root: Some(read("snp/roots/milan-ark.der")?),
+        crl: None,
+    };
+    let report = read(&format!("{REPORT}/report.bin"))?;
+    Ok(Evidence { tee: Tee::Snp, report, certificates, runtime_data: Vec::new(), policy: None, reference_values: None })
+}
+
+/// Does it again and again for [`TURN`]; gives the time of one.
+fn repeat(mut once: impl FnMut() -> Result<()>) -> Result<Sample> {
+    let start = Instant::now();
+    let mut count = 0_u32;
+    while start.elapsed() < TURN {
+        once()?;
+        count += 1;
+    }
+    Ok(Sample::of_wall(start.elapsed() / count))
+}
