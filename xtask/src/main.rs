@@ -7,6 +7,7 @@ mod images;
 mod layering;
 mod process;
 mod setup;
+mod soak;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,15 @@ enum Command {
     Bench(bench::Arguments),
     /// Show the main job: an image runs, proves what it is, and three lies of its host fail.
     Demo,
+    /// Many starts and stops, and many groups at once: nothing may be left over.
+    Soak {
+        /// Starts and stops.
+        #[arg(long, default_value_t = 200)]
+        cycles: u32,
+        /// Groups at once.
+        #[arg(long, default_value_t = 10)]
+        groups: u32,
+    },
     /// Everything that is tested.
     Test {
         /// Only tests of this name, and further arguments for the test programs.
@@ -56,6 +66,7 @@ fn main() -> Result<()> {
         }
         Command::Bench(arguments) => bench::bench(&root, &arguments),
         Command::Demo => demo::demo(&root),
+        Command::Soak { cycles, groups } => soak::soak(&root, cycles, groups),
         Command::Test { filter } => test::test(&root, &filter),
     }
 }
