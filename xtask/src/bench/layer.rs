@@ -153,7 +153,7 @@ fn chains(bed: &Bed<'_>, debian: &Debian13, packed: &Path) -> Result<Vec<Chain>>
     ];
     let chain = |(name, unpack): (&'static str, String)| {
         let script = format!(
-            "set -e; rm -f chain.img chain.tree; {unpack} | {erofs} --quiet --tar=f chain.img /dev/stdin >&2; \
+            "set -e; rm -f chain.img chain.tree; {unpack} | {erofs} --quiet --tar=f chain.img >&2; \
              {verity} format {SALT} chain.img chain.tree"
         );
         Chain { name, script, work: bed.work.clone() }
