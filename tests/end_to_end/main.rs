@@ -4,6 +4,7 @@
 
 mod busybox;
 mod groups;
+mod layers;
 mod nginx;
 mod offline;
 mod python3;

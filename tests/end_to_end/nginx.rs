@@ -24,6 +24,15 @@ fn nginx_serves_and_proves_what_it_is() {
     let page = http_get(port, "/").expect("nginx answers");
     assert!(page.contains("<html") || page.contains("nginx"), "{page}");
 
+    // Many requests over several connections at once are all answered.
+    let address = format!("http://127.0.0.1:{port}/");
+    let load = std::process::Command::new("wrk")
+        .args(["-t", "1", "-c", "4", "-d", "2s", &address])
+        .output()
+        .expect("wrk runs");
+    let text = String::from_utf8_lossy(&load.stdout).into_owned();
+    assert!(load.status.success() && text.contains("requests in") && !text.contains("Non-2xx"), "{text}");
+
     // The same name and the same port are refused while they are taken.
     let again = caveau.run(&["run", "-d", "--name", "web", &nginx]).expect_code(125);
     assert!(again.stderr.contains("web"), "{}", again.stderr);

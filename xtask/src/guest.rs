@@ -13,7 +13,7 @@ use crate::work_folder;
 const SVN: u32 = 1;
 
 /// Launch digests are listed for 1 to this many vCPUs.
-const VCPUS: u32 = 8;
+const VCPUS: u32 = 64;
 
 /// The agent's and guest's version: that of the workspace.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

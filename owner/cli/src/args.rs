@@ -25,8 +25,8 @@ const EXAMPLES: &str = "Examples:
   caveau attest db --nonce $(openssl rand -hex 32) > ev.json
   caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1
 
-Exit codes: 0 done, 1 refused (policy, verification), 2 wrong usage or failure. run and exec end with the container's
-own code, and with 125 (Caveau failed), 126 (cannot be executed) or 127 (not found) as Docker does.";
+Exit codes: 0 done, 1 refused (verify) or not able (doctor), 2 wrong usage or failure. run and exec end with the
+container's own code, and with 125 (Caveau or the policy says no), 126 (cannot be executed) or 127 (not found), as Docker does.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Run one more process in a running container, where the policy allows it.
     Exec(Exec),
-    /// Stop a group: SIGTERM, then SIGKILL when the time is over.
+    /// Stop a group: its image's stop signal, then SIGKILL when the time is over.
     Stop(Stop),
     /// Remove groups that have ended.
     Rm(Rm),
@@ -230,7 +230,7 @@ pub(crate) struct GuestFolder {
 /// Trusted execution environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TeeChoice {
-    /// SEV-SNP where this machine has it, else the emulated one.
+    /// SEV-SNP where this machine has it and a firmware for it is given, the emulated one where it has not.
     Auto,
     /// AMD SEV-SNP.
     Snp,

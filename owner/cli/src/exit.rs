@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub(crate) enum Outcome {
     /// Done: 0.
     Done,
-    /// Refused by policy or verification: 1.
+    /// Refused by verification, or not able: 1.
     Refused,
     /// A container's own code.
     Container(u8),
