@@ -53,8 +53,6 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
     headline("guest image, built twice");
     let guest = crate::guest::build_twice(root, &setup)?;
     headline("tests");
-    // The end-to-end tests run the program itself, which is no part of any test program.
-    run(&mut command(root, "cargo", ["build", "--locked", "-p", "caveau"]))?;
     let mut tally = Tally::default();
     let mut cargo = command(root, "cargo", ["test", "--workspace", "--locked", "--no-fail-fast"]);
     if !filter.is_empty() {
