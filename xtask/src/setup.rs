@@ -8,6 +8,7 @@ mod apt;
 mod debian13;
 mod deny;
 mod kernel;
+mod oracle;
 mod sources;
 
 use std::ffi::OsString;
@@ -29,6 +30,8 @@ pub(crate) struct Setup {
     pub(crate) apt_config: PathBuf,
     /// The extracted kernel package.
     pub(crate) kernel: PathBuf,
+    /// The program `sev-snp-measure`.
+    pub(crate) snp_measure: PathBuf,
     /// SeaBIOS.
     pub(crate) bios: PathBuf,
     /// QEMU's option ROM for PVH boot.
@@ -46,11 +49,12 @@ pub(crate) fn setup(root: &Path) -> Result<Setup> {
     apt.install_missing()?;
     let kernel = kernel::prepare(root, &work, &apt)?;
     let tools = deny::prepare(&work)?;
+    let snp_measure = oracle::prepare(&work)?;
     let bios = firmware(&["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"], "seabios")?;
     let pvh_rom = firmware(&["/usr/share/qemu/pvh.bin", "/usr/share/seabios/pvh.bin"], "qemu-system-data")?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths([tools].into_iter().chain(std::env::split_paths(&path)))?;
-    Ok(Setup { path, apt_config: apt.config().to_path_buf(), kernel, bios, pvh_rom })
+    Ok(Setup { path, apt_config: apt.config().to_path_buf(), kernel, snp_measure, bios, pvh_rom })
 }
 
 /// The first of `candidates` that exists.

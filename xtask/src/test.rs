@@ -60,6 +60,7 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
     }
     cargo.args(["--", "--show-output"]).args(filter.iter().skip(1));
     cargo.env("CAVEAU_GUEST", &guest).env("CAVEAU_TEST_IMAGES", &images);
+    cargo.env("CAVEAU_SEV_SNP_MEASURE", &setup.snp_measure);
     let succeeded = run_lines(&mut cargo, |line| {
         println!("{line}");
         tally.read(line);
