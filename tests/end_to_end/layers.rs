@@ -44,9 +44,7 @@ impl Layout {
         header.set_mode(0o644);
         tar.append_data(&mut header, path, contents).expect("written");
         tar.into_inner().expect("finished").flush().expect("flushed");
-        let mut hasher = Sha256::new();
-        let length = std::io::copy(&mut fs::File::open(&unfinished).expect("the layer"), &mut hasher).expect("hashed");
-        let digest = format!("{:x}", Hex(hasher.finalize().into()));
+        let (digest, length) = sha256(&unfinished);
         fs::rename(&unfinished, blobs.join(&digest)).expect("renamed");
         let digest = format!("sha256:{digest}");
         push(&mut self.config["rootfs"]["diff_ids"], json!(digest));
@@ -87,6 +85,20 @@ struct Hex([u8; 32]);
 impl std::fmt::LowerHex for Hex {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+/// A file's SHA-256 in hexadecimal, and its length.
+fn sha256(path: &Path) -> (String, u64) {
+    let mut file = fs::File::open(path).expect("the file");
+    let (mut hasher, mut buffer, mut length) = (Sha256::new(), vec![0; 1 << 20], 0);
+    loop {
+        let count = file.read(&mut buffer).expect("the file");
+        if count == 0 {
+            return (format!("{:x}", Hex(hasher.finalize().into())), length);
+        }
+        hasher.update(&buffer[..count]);
+        length += count as u64;
     }
 }
 
