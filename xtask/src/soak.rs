@@ -61,7 +61,7 @@ struct Soak {
 impl Soak {
     /// One start, one exit or stop, in turns, and one removal.
     fn cycle(&self, number: u32) -> Result<()> {
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             let said = self.caveau(&["run", "--rm", "--memory", "256M", &self.image, "--", "echo", "well"])?;
             ensure!(said == "well\n", "cycle {number} printed {said:?}");
             return Ok(());
