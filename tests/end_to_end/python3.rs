@@ -16,7 +16,7 @@ print(json.dumps({'same': same, 'sum': sum(range(10)), 'pid': os.getpid(), 'chan
   'root': [m.split()[2:4] for m in open('/proc/mounts') if m.split()[1] == '/'] or open('/proc/mounts').readline().split()[:3]}))
 sys.exit(42)
 ";
-    let outcome = caveau.run(&["run", "--rm", &image("python3"), "--", "-c", program]);
+    let outcome = caveau.run(&["run", "--rm", "--user", "0", &image("python3"), "--", "-c", program]);
     let outcome = outcome.expect_code(42);
     let printed = outcome.json();
     assert_eq!(printed["same"], true, "{printed}");
