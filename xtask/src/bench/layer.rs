@@ -22,7 +22,7 @@ const BAR: f64 = 2.5;
 const BASE_BYTES: u64 = 64 << 20;
 
 /// Most resident memory for each entry of a layer.
-const ENTRY_BYTES: u64 = 1024;
+const ENTRY_BYTES: u64 = 256;
 
 /// Layers of small files between which the growth for each entry is measured.
 const FEW: u64 = 10_000;

@@ -111,7 +111,7 @@ fn line(samples: &[Sample]) -> String {
     let wall = sorted(samples, |sample| sample.wall);
     let least = wall.first().copied().unwrap_or(f64::NAN);
     let most = wall.last().copied().unwrap_or(f64::NAN);
-    let mut text = format!("{:.3} s wall ({least:.3} to {most:.3})", median(&wall));
+    let mut text = format!("{} wall ({} to {})", seconds(median(&wall)), seconds(least), seconds(most));
     if samples.iter().any(|sample| sample.peak > 0) {
         let user = median(&sorted(samples, |sample| sample.user));
         let system = median(&sorted(samples, |sample| sample.system));
@@ -119,6 +119,11 @@ fn line(samples: &[Sample]) -> String {
         text += &format!(", {user:.2} s user, {system:.2} s system, peak {peak:.1} MiB");
     }
     text
+}
+
+/// A time with three digits that mean something.
+fn seconds(time: f64) -> String {
+    if time < 0.001 { format!("{:.1} µs", time * 1e6) } else { format!("{time:.3} s") }
 }
 
 impl fmt::Display for Report {
