@@ -20,7 +20,7 @@ const MODULES: [&str; 3] = ["net/core/failover.ko", "drivers/net/net_failover.ko
 const BUSYBOX: &str = "/bin/busybox";
 
 /// Flags of the measured machine that are the bare one's too, with their values.
-const SAME: [&str; 8] = ["-display", "-sandbox", "-machine", "-cpu", "-global", "-smp", "-m", "-object"];
+const SAME: [&str; 9] = ["-append", "-cpu", "-display", "-global", "-m", "-machine", "-object", "-sandbox", "-smp"];
 
 /// Flags without a value.
 const FLAGS: [&str; 3] = ["-no-user-config", "-nodefaults", "-no-reboot"];
@@ -36,7 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub(super) struct Bare {
     initrd: PathBuf,
     guest: PathBuf,
-    cmdline: String,
     /// QEMU's arguments that are the same.
     same: Vec<String>,
     program: PathBuf,
@@ -76,7 +75,6 @@ impl Bare {
         Ok(Self {
             initrd: initrd(kernel, page, work)?,
             guest: guest.to_path_buf(),
-            cmdline: fs::read_to_string(guest.join("cmdline"))?.trim().to_owned(),
             same,
             program: fs::read_link(format!("/proc/{qemu}/exe"))?,
             log: work.join("bare.log"),
@@ -90,8 +88,8 @@ impl Bare {
     pub(super) fn first_answer(&self, port: u16, page: &str) -> Result<Duration> {
         let mut command = Command::new(&self.program);
         command.args(&self.same).arg("-L").arg(&self.guest).arg("-bios").arg(self.guest.join("bios-256k.bin"));
-        command.arg("-kernel").arg(self.guest.join("vmlinuz")).arg("-initrd").arg(&self.initrd);
-        command.args(["-append", &self.cmdline, "-serial", &format!("file:{}", self.log.display())]);
+        command.arg("-kernel").arg(self.guest.join("vmlinux")).arg("-initrd").arg(&self.initrd);
+        command.args(["-serial", &format!("file:{}", self.log.display())]);
         command.args(["-netdev", &format!("user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:80")]);
         let start = Instant::now();
         let mut machine = Machine(command.stdin(Stdio::null()).spawn()?);
