@@ -1,6 +1,6 @@
 //! From a plan to a running VM: measured parts, secure processor, disks, QEMU.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, thread};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use sha2::{Digest, Sha256};
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Accelerator, GroupFolder, Guest, GuestError, KvmVerdict, LaunchPlan, Machine, MachineError, MachineParts, Qemu,
     QemuError, SNP_VERSION, Scratch, StateRoot, Tee, TeeParts, memfd, probe_kvm,
-    secure_processor::{SecureProcessor, SecureProcessorError},
+    secure_processor::{SecureProcessor, SecureProcessorError, Unlaunched},
 };
 
 /// A running VM and what belongs to it.
@@ -62,6 +62,8 @@ pub(crate) enum MachineStartError {
         #[source]
         cause: io::Error,
     },
+    #[error("the thread that has the launch measured panicked")]
+    Panicked,
     #[error("TEE snp needs /dev/kvm on a host with SEV-SNP")]
     NoKvm(#[source] io::Error),
 }
@@ -85,12 +87,20 @@ pub(crate) fn start(
                 KvmVerdict::Fails { .. } => Accelerator::Tcg,
             };
             note("choose the accelerator");
-            let (processor, link) = SecureProcessor::launch(plan, &guest, host_data.into(), folder.supervisor_log())?;
-            note("measure the launch");
-            let launch_digest = Some(processor.launch_digest().to_owned());
+            let (processor, link) = Unlaunched::start(folder.supervisor_log())?;
             let tee = TeeParts::Emulated { accelerator, link: Some(link) };
-            let machine = Arc::new(Machine::boot(&qemu, parts(plan, &guest, tee, disks, folder))?);
-            note("start QEMU");
+            let parts = parts(plan, &guest, tee, disks, folder);
+            // At once: what is measured is sealed, and the guest hears nothing of its processor before it has measured.
+            // The machine is this thread's child, with which it dies.
+            let (processor, machine) = thread::scope(|scope| {
+                let processor = scope.spawn(|| processor.launch(plan, &guest, host_data.into()));
+                let machine = Machine::boot(&qemu, parts);
+                (processor.join(), machine)
+            });
+            let processor = processor.map_err(|_| MachineStartError::Panicked)??;
+            let machine = Arc::new(machine?);
+            note("measure the launch and start QEMU");
+            let launch_digest = Some(processor.launch_digest().to_owned());
             Ok(Running { machine, accelerator, launch_digest, processor: Some(processor) })
         }
         Tee::Snp => {

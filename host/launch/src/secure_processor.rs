@@ -45,31 +45,46 @@ pub(crate) enum SecureProcessorError {
     State(#[source] StateError),
 }
 
-impl SecureProcessor {
-    /// Starts the process and has it measure `guest`; gives it and the QEMU end of the guest's link. It is the running
-    /// program with the hidden subcommand `__softsp`. Call this from the thread that lives as long as it should.
-    pub(crate) fn launch(
-        plan: &LaunchPlan,
-        guest: &Guest,
-        host_data: [u8; 32],
-        log: PathBuf,
-    ) -> Result<(Self, OwnedFd), SecureProcessorError> {
+/// A processor that was started and has launched nothing yet.
+pub(crate) struct Unlaunched {
+    process: Process,
+    control: OwnedFd,
+    /// Its end of the guest's link.
+    link: UnixStream,
+    log: PathBuf,
+}
+
+impl Unlaunched {
+    /// Starts the process; gives it and the QEMU end of the guest's link. It is the running program with the hidden
+    /// subcommand `__softsp`. Call this from the thread that lives as long as it should.
+    pub(crate) fn start(log: PathBuf) -> Result<(Self, OwnedFd), SecureProcessorError> {
         let state = caveau_softsp::state_folder().map_err(SecureProcessorError::State)?;
         let program = env::current_exe().map_err(host("find the running program"))?;
-        let (ours, theirs) = control_pair().map_err(host("make a socket pair"))?;
-        let (for_qemu, forprocessor) = UnixStream::pair().map_err(host("make a socket pair"))?;
+        let (control, theirs) = control_pair().map_err(host("make a socket pair"))?;
+        let (for_qemu, link) = UnixStream::pair().map_err(host("make a socket pair"))?;
         let mut command = Command::new(program);
         command.arg("__softsp").arg(state).arg(theirs.as_raw_fd().to_string());
         // Its messages go where the supervisor's own go.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).current_dir("/");
         let process = Process::start(&mut command, &[theirs.as_fd()]).map_err(host("start it"))?;
-        drop(theirs);
-        let settings = LaunchSettings::new(&guest.cmdline, plan.vcpus, &plan.vcpu_type, host_data);
-        let parts = parts(guest, &forprocessor);
-        let launched = launch(ours.as_fd(), &settings, &parts, PATIENCE).map_err(|error| why(error, &process, log))?;
-        Ok((Self { process, launch_digest: launched.launch_digest.to_string() }, for_qemu.into()))
+        Ok((Self { process, control, link, log }, for_qemu.into()))
     }
 
+    /// Has it measure `guest`. Until that is done it answers no guest.
+    pub(crate) fn launch(
+        self,
+        plan: &LaunchPlan,
+        guest: &Guest,
+        host_data: [u8; 32],
+    ) -> Result<SecureProcessor, SecureProcessorError> {
+        let settings = LaunchSettings::new(&guest.cmdline, plan.vcpus, &plan.vcpu_type, host_data);
+        let launched = launch(self.control.as_fd(), &settings, &parts(guest, &self.link), PATIENCE);
+        let launched = launched.map_err(|error| why(error, &self.process, self.log))?;
+        Ok(SecureProcessor { process: self.process, launch_digest: launched.launch_digest.to_string() })
+    }
+}
+
+impl SecureProcessor {
     /// Its process number.
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
