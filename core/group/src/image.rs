@@ -93,6 +93,25 @@ impl Default for Overrides {
     }
 }
 
+impl Overrides {
+    /// Checks all that can be checked without an image, so that a mistake is told before an image is fetched.
+    ///
+    /// # Errors
+    /// As [`Container::from_image`].
+    pub fn check(&self) -> Result<(), GroupError> {
+        check_name(&self.name)?;
+        self.user.as_deref().map(str::parse::<User>).transpose()?;
+        if let Some(path) = &self.working_dir {
+            absolute_working_dir(path)?;
+        }
+        environment(&[], self)?;
+        exec(self)?;
+        mounts(self)?;
+        limits::strings("argument", &self.args)?;
+        self.entrypoint.iter().try_for_each(|entrypoint| limits::strings("argument", entrypoint))
+    }
+}
+
 impl Container {
     /// The container that an image and overrides describe. It may be started once.
     ///
@@ -105,7 +124,7 @@ impl Container {
         let seccomp = (!overrides.privileged).then(|| Seccomp::docker_default(&capabilities.bounding));
         Ok(Self {
             name: overrides.name.clone(),
-            env: environment(&image, &overrides)?,
+            env: environment(&image.env, &overrides)?,
             command: command(&image, &overrides)?,
             working_dir: working_dir(&image, &overrides)?,
             signals: signals(&image, &overrides)?,
@@ -168,11 +187,11 @@ fn check_command(command: &[String]) -> Result<(), GroupError> {
 
 /// The image's variables and the ones on top, the last of each name, in the order in which names first come; with a search
 /// path where there is none, as Docker adds it. Each is required: the host can leave none out.
-fn environment(image: &ImageParts, overrides: &Overrides) -> Result<Vec<EnvRule>, GroupError> {
-    limits::strings("variable", &image.env)?;
+fn environment(image: &[String], overrides: &Overrides) -> Result<Vec<EnvRule>, GroupError> {
+    limits::strings("variable", image)?;
     limits::strings("variable", &overrides.env)?;
     let mut variables: Vec<(&str, &str)> = Vec::new();
-    for variable in image.env.iter().chain(&overrides.env) {
+    for variable in image.iter().chain(&overrides.env) {
         let name = match variable.split_once('=') {
             Some((name, _)) if !name.is_empty() => name,
             _ => return Err(GroupError::invalid("variable", variable, "NAME=value")),
@@ -197,7 +216,10 @@ fn environment(image: &ImageParts, overrides: &Overrides) -> Result<Vec<EnvRule>
 }
 
 fn working_dir(image: &ImageParts, overrides: &Overrides) -> Result<String, GroupError> {
-    let given = overrides.working_dir.as_deref().unwrap_or(&image.working_dir);
+    absolute_working_dir(overrides.working_dir.as_deref().unwrap_or(&image.working_dir))
+}
+
+fn absolute_working_dir(given: &str) -> Result<String, GroupError> {
     // Images are written with a slash at the end now and then.
     let trimmed = given.trim_end_matches('/');
     let path = if trimmed.is_empty() { "/" } else { trimmed };
@@ -332,6 +354,31 @@ mod tests {
         assert!(refuse(nginx(), Overrides { name: "../x".to_owned(), ..default() }).contains("container name"));
         let tmpfs = vec!["/a".parse().unwrap(), "/a".parse().unwrap()];
         assert!(refuse(nginx(), Overrides { tmpfs, ..default() }).contains("given once"));
+    }
+
+    #[test]
+    fn mistakes_are_told_before_there_is_an_image() {
+        Overrides::default().check().unwrap();
+        let fine =
+            Overrides { env: vec!["A=1".to_owned()], working_dir: Some("/a/".to_owned()), ..Overrides::default() };
+        fine.check().unwrap();
+        type Mistake = fn(&mut Overrides);
+        let mistakes: [(&str, Mistake); 7] = [
+            ("container name", |all| all.name = "-".to_owned()),
+            ("user", |all| all.user = Some("a:b:c".to_owned())),
+            ("working directory", |all| all.working_dir = Some("tmp".to_owned())),
+            ("variable", |all| all.env = vec!["A".to_owned()]),
+            ("no program", |all| all.exec = vec![Vec::new()]),
+            ("given once", |all| all.tmpfs = vec!["/a".parse().unwrap(), "/a".parse().unwrap()]),
+            ("argument", |all| all.args = vec!["\0".to_owned()]),
+        ];
+        for (words, mistake) in mistakes {
+            let mut overrides = Overrides::default();
+            mistake(&mut overrides);
+            let error = overrides.check().unwrap_err().to_string();
+            assert!(error.contains(words), "{error} does not contain {words}");
+            assert_eq!(Container::from_image(nginx(), overrides).unwrap_err().to_string(), error);
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub use caveau_verity::RootHash;
 pub use container::{Container, EnvRule, ExecProcess, Group, Permissions};
 pub use error::GroupError;
 pub use image::{ImageParts, Overrides};
+pub use limits::MAX_LAYERS;
 pub use mount::Mount;
 pub use paths::{DEFAULT_PATH, MASKED_PATHS, READ_ONLY_PATHS};
 pub use seccomp::{Seccomp, SeccompArg, SeccompRule};

@@ -6,8 +6,9 @@ use crate::GroupError;
 pub(crate) const MAX_STRING: usize = 128 * 1024;
 /// Most arguments, variables, mounts or exec commands of one container.
 pub(crate) const MAX_ITEMS: usize = 4096;
-/// Most layers of one image: overlayfs' own bound is higher, the guest's disks are not.
-pub(crate) const MAX_LAYERS: usize = 240;
+/// Most layers of one image, and of a group: each is a disk of the guest's one SCSI target, whose numbers end at 255, and
+/// the scratch disk is one more. Docker's overlay driver stops at 128, overlayfs itself at 500.
+pub const MAX_LAYERS: usize = 240;
 /// Longest path in bytes: the kernel's PATH_MAX.
 pub(crate) const MAX_PATH: usize = 4096;
 

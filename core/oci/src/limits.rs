@@ -1,11 +1,12 @@
 //! Bounds on what an image may ask of a reader. They are far above what images in the field use and far below what hurts.
 
+/// Layers of one image: as many as a group can have, so that an image with more is refused before its layers are fetched.
+pub use caveau_group::MAX_LAYERS;
+
 /// Bytes of a manifest or an index. Registries refuse to store larger ones (distribution specification 1.1, "Pushing manifests").
 pub const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 /// Bytes of an image configuration.
 pub const MAX_CONFIG_BYTES: u64 = 8 << 20;
-/// Layers of one image. Docker's overlay driver stops at 128; a guest attaches one disk for each.
-pub const MAX_LAYERS: usize = 255;
 /// Entries of one index.
 pub const MAX_INDEX_ENTRIES: usize = 4096;
 /// Entries of each list or map in an image configuration: arguments, environment, labels, volumes, ports.

@@ -53,8 +53,8 @@ pub use machine::{
 pub use memfd::{SealError, SealedFile};
 pub use name::{GroupName, InvalidName};
 pub use plan::{
-    ContainerPlan, FirmwareFiles, GuestFiles, InvalidPlan, LaunchPlan, LayerFile, LogLimits, MAX_LAYERS,
-    MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, PLAN_VERSION, Scratch, Tee,
+    ContainerPlan, FirmwareFiles, GuestFiles, InvalidPlan, LaunchPlan, LayerFile, LogLimits, MAX_MEMORY_MIB,
+    MAX_SCRATCH_BYTES, MAX_VCPUS, MIN_MEMORY_MIB, MIN_SCRATCH_BYTES, PLAN_VERSION, Scratch, Tee, check_machine,
 };
 pub use ports::{PortError, PortForward, Transport, check_free};
 pub use start::{StartError, Started, start, start_with};

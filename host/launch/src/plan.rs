@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use caveau_group::MAX_LAYERS;
 use caveau_protocol::CreateContainer;
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +10,6 @@ use crate::{GroupName, PortForward};
 
 /// Version of the plan's form.
 pub const PLAN_VERSION: u16 = 1;
-
-/// Most layers of a group: LUNs of one virtio-scsi target, of which one is kept for the scratch disk.
-pub const MAX_LAYERS: usize = 255;
 
 /// Most processors of a VM.
 pub const MAX_VCPUS: u32 = 64;
@@ -21,6 +19,12 @@ pub const MIN_MEMORY_MIB: u32 = 128;
 
 /// Most memory of a VM in MiB.
 pub const MAX_MEMORY_MIB: u32 = 1024 * 1024;
+
+/// Least size of a scratch disk in bytes: what the guest takes for its file system and the tags that authenticate it.
+pub const MIN_SCRATCH_BYTES: u64 = 20 << 20;
+
+/// Largest scratch disk in bytes.
+pub const MAX_SCRATCH_BYTES: u64 = 8 << 40;
 
 /// Which TEE runs the group. It is named on the guest's measured command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -71,6 +75,10 @@ pub struct LaunchPlan {
     /// Host certificates for `UVM_SECURITY_CONTEXT_DIR`, handed on unread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_certificates: Option<String>,
+    /// The guest's description (`guest.json`) as it was when the group was started, for evidence. For people: no verifier
+    /// takes it from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_values: Option<serde_json::Value>,
     /// The containers, in the order of their start. The group ends when all have ended.
     pub containers: Vec<ContainerPlan>,
     /// Bounds on each container's log.
@@ -243,7 +251,7 @@ pub enum InvalidPlan {
     #[error("two containers are called {0:?}")]
     Twice(String),
     /// The scratch disk's size does not suit a disk.
-    #[error("the scratch disk has {bytes} bytes, but must be a multiple of 4096 of at least 16 MiB")]
+    #[error("the scratch disk has {bytes} bytes, but must be a multiple of 4096 from 20 MiB to 8 TiB")]
     Scratch {
         /// Its size.
         bytes: u64,
@@ -274,8 +282,7 @@ impl LaunchPlan {
         if self.version != PLAN_VERSION {
             return Err(InvalidPlan::Version { found: self.version });
         }
-        range("the number of processors", self.vcpus.into(), 1, MAX_VCPUS.into())?;
-        range("the memory in MiB", self.memory_mib.into(), MIN_MEMORY_MIB.into(), MAX_MEMORY_MIB.into())?;
+        check_machine(self.vcpus, self.memory_mib)?;
         range("the number of layers", self.layers.len() as u64, 1, MAX_LAYERS as u64)?;
         range("the number of containers", self.containers.len() as u64, 1, 64)?;
         range("the start's time limit in seconds", self.start_timeout_s.into(), 1, 3600)?;
@@ -288,18 +295,9 @@ impl LaunchPlan {
         if !is_model(&self.vcpu_type) {
             return Err(InvalidPlan::Model(self.vcpu_type.chars().take(80).collect()));
         }
-        self.validate_scratch()?;
+        self.scratch.validate(self.memory_mib)?;
         self.layers.iter().try_for_each(validate_root)?;
         self.containers.iter().enumerate().try_for_each(|(index, container)| self.validate_container(index, container))
-    }
-
-    fn validate_scratch(&self) -> Result<(), InvalidPlan> {
-        match self.scratch {
-            Scratch::Encrypted { bytes, .. } if bytes % 4096 != 0 || bytes < 16 << 20 => {
-                Err(InvalidPlan::Scratch { bytes })
-            }
-            _ => Ok(()),
-        }
     }
 
     fn validate_container(&self, index: usize, container: &ContainerPlan) -> Result<(), InvalidPlan> {
@@ -315,6 +313,33 @@ impl LaunchPlan {
         match container.layers.iter().find(|layer| usize::from(**layer) >= count) {
             Some(index) => Err(InvalidPlan::Layer { container: container.name.clone(), index: *index, count }),
             None => Ok(()),
+        }
+    }
+}
+
+/// Checks the size of a machine.
+///
+/// # Errors
+/// [`InvalidPlan::Range`].
+pub fn check_machine(vcpus: u32, memory_mib: u32) -> Result<(), InvalidPlan> {
+    range("the number of processors", vcpus.into(), 1, MAX_VCPUS.into())?;
+    range("the memory in MiB", memory_mib.into(), MIN_MEMORY_MIB.into(), MAX_MEMORY_MIB.into())
+}
+
+impl Scratch {
+    /// Checks that a guest of `memory_mib` can make a file system of this size.
+    ///
+    /// # Errors
+    /// [`InvalidPlan::Scratch`] for a disk, [`InvalidPlan::Range`] for memory.
+    pub fn validate(&self, memory_mib: u32) -> Result<(), InvalidPlan> {
+        match self {
+            Self::Encrypted { bytes, .. } => {
+                let good = bytes % 4096 == 0 && (MIN_SCRATCH_BYTES..=MAX_SCRATCH_BYTES).contains(bytes);
+                if good { Ok(()) } else { Err(InvalidPlan::Scratch { bytes: *bytes }) }
+            }
+            Self::Memory { bytes } => {
+                range("the scratch space in memory, in bytes,", *bytes, 1 << 20, u64::from(memory_mib) << 20)
+            }
         }
     }
 }
@@ -381,6 +406,7 @@ pub(crate) mod tests {
             ports: vec!["8080:80".parse().unwrap()],
             policy: "package policy\n".into(),
             host_certificates: None,
+            reference_values: None,
             containers: vec![ContainerPlan {
                 name: "web".into(),
                 image: "docker.io/library/nginx:1".into(),
@@ -405,7 +431,7 @@ pub(crate) mod tests {
     #[test]
     fn plans_that_make_no_sense_are_refused() {
         type Fault = fn(&mut LaunchPlan);
-        let faults: [(&str, Fault); 13] = [
+        let faults: [(&str, Fault); 15] = [
             ("model \"max,x=y\"", |plan| plan.vcpu_type = "max,x=y".into()),
             ("processors is 0", |plan| plan.vcpus = 0),
             ("memory in MiB is 64", |plan| plan.memory_mib = 64),
@@ -413,6 +439,8 @@ pub(crate) mod tests {
             ("uses layer 1", |plan| plan.containers[0].layers.push(1)),
             ("not 64 lower-case", |plan| plan.layers[0].root = "AB".repeat(32)),
             ("multiple of 4096", |plan| plan.scratch = Scratch::Encrypted { bytes: 1 << 20, folder: "/".into() }),
+            ("from 20 MiB", |plan| plan.scratch = Scratch::Encrypted { bytes: 16 << 20, folder: "/".into() }),
+            ("scratch space in memory", |plan| plan.scratch = Scratch::Memory { bytes: 257 << 20 }),
             ("give no other", |plan| plan.guest.firmware = FirmwareFiles::Ovmf { path: "/ovmf".into() }),
             ("give its path", |plan| plan.tee = Tee::Snp),
             ("called \"web\"", |plan| plan.containers.push(plan.containers[0].clone())),

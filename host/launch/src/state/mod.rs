@@ -61,7 +61,7 @@ pub enum StateError {
     #[error("there is a group called {0} already: remove it with `caveau rm {0}`, or choose another name")]
     Exists(GroupName),
     /// There is no group of that name.
-    #[error("there is no group called {0}; `caveau ps` lists those that there are")]
+    #[error("there is no group called {0}; `caveau ps -a` lists those that there are")]
     Unknown(GroupName),
     /// The group still runs.
     #[error("group {0} still runs: stop it first")]

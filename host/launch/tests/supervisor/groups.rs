@@ -121,6 +121,7 @@ impl Place {
             ports: vec![],
             policy: "allow".into(),
             host_certificates: None,
+            reference_values: None,
             containers: vec![ContainerPlan { name: "web".into(), image, layers: vec![0], create, stop_signal: 15 }],
             log: LogLimits::default(),
             start_timeout_s: 60,
