@@ -1,8 +1,12 @@
 //! The command line: one source for names, help and completion.
 
+mod run;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use run::{ContainerOptions, GuestFolder, Pull, Run, Source, TeeChoice, Vm};
 
 /// Run standard container images in an attested VM of their own.
 #[derive(Debug, Parser)]
@@ -86,156 +90,6 @@ pub(crate) struct Internal {
     /// Not for people.
     #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
     pub(crate) arguments: Vec<std::ffi::OsString>,
-}
-
-/// Where an image comes from.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Source {
-    /// Image: `NAME[:TAG|@DIGEST]`, `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME]`.
-    pub(crate) image: String,
-    #[command(flatten)]
-    pub(crate) fetch: Fetch,
-}
-
-/// How images are fetched.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Fetch {
-    /// When to ask the registry.
-    #[arg(long, value_enum, default_value_t = Pull::Missing, help_heading = "Image")]
-    pub(crate) pull: Pull,
-    /// Platform to take from an image of several.
-    #[arg(long, default_value = "linux/amd64", value_name = "OS/ARCH", help_heading = "Image")]
-    pub(crate) platform: String,
-    /// Registry that may speak plain HTTP or show an unknown certificate; may be repeated.
-    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Image")]
-    pub(crate) insecure_registry: Vec<String>,
-    /// File of certificate authorities (PEM) that registries may show besides the system's; may be repeated.
-    #[arg(long, value_name = "FILE", help_heading = "Image")]
-    pub(crate) ca_cert: Vec<PathBuf>,
-}
-
-/// When to ask the registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Pull {
-    /// Always, so that a moved tag is noticed.
-    Always,
-    /// Only when the image is not here.
-    Missing,
-    /// Never.
-    Never,
-}
-
-/// What the container shall be, beyond what its image says. All of it stands in the policy.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct ContainerOptions {
-    /// Environment variable; `NAME` alone takes its value from here. Stands in the policy, which the host can read.
-    #[arg(long, short, value_name = "NAME[=VALUE]", help_heading = "Container")]
-    pub(crate) env: Vec<String>,
-    /// Memory file system at PATH, with options such as `size=64m,mode=1777`; may be repeated.
-    #[arg(long, short = 'v', value_name = "tmpfs:PATH[:OPTIONS]", help_heading = "Container")]
-    pub(crate) volume: Vec<String>,
-    /// User and group, names or numbers.
-    #[arg(long, short, value_name = "USER[:GROUP]", help_heading = "Container")]
-    pub(crate) user: Option<String>,
-    /// Working directory.
-    #[arg(long, short, value_name = "PATH", help_heading = "Container")]
-    pub(crate) workdir: Option<String>,
-    /// Program to run instead of the image's entry point.
-    #[arg(long, value_name = "PROGRAM", help_heading = "Container")]
-    pub(crate) entrypoint: Option<String>,
-    /// Make the root file system read-only.
-    #[arg(long, help_heading = "Container")]
-    pub(crate) read_only: bool,
-    /// Give the process a terminal.
-    #[arg(long, short, help_heading = "Container")]
-    pub(crate) tty: bool,
-    /// Allow this command to be run with `caveau exec`, as one string of shell words; may be repeated.
-    #[arg(long, value_name = "COMMAND", help_heading = "Policy")]
-    pub(crate) allow_exec: Vec<String>,
-    /// Keep the container's streams from the host: no logs, no attach.
-    #[arg(long, help_heading = "Policy")]
-    pub(crate) no_stdio: bool,
-    /// Forbid gaining privileges by set-user-ID programs.
-    #[arg(long, help_heading = "Policy")]
-    pub(crate) no_new_privileges: bool,
-    /// Program's arguments instead of the image's.
-    #[arg(last = true, value_name = "ARGS")]
-    pub(crate) arguments: Vec<String>,
-}
-
-/// `caveau run`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  caveau run oci:./nginx -- nginx -g 'daemon off;'
-  caveau run -d --name web -p 8080:80 --memory 512M nginx
-  caveau run --allow-exec 'redis-cli info' -d --name db redis; caveau exec db redis-cli info
-  caveau policy generate nginx > web.rego; caveau run --policy web.rego nginx")]
-pub(crate) struct Run {
-    #[command(flatten)]
-    pub(crate) source: Source,
-    #[command(flatten)]
-    pub(crate) options: ContainerOptions,
-    #[command(flatten)]
-    pub(crate) vm: Vm,
-    /// The group's name; made up when absent.
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// Leave it running and print its name.
-    #[arg(long, short)]
-    pub(crate) detach: bool,
-    /// Keep standard input open and pass it on.
-    #[arg(long, short)]
-    pub(crate) interactive: bool,
-    /// Remove the group's records when it ends.
-    #[arg(long)]
-    pub(crate) rm: bool,
-    /// Policy to run under, instead of one made from the image and these options.
-    #[arg(long, value_name = "FILE", help_heading = "Policy")]
-    pub(crate) policy: Option<PathBuf>,
-}
-
-/// The VM.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Vm {
-    /// Forward a port of the host to the container; the address is 127.0.0.1 unless given. May be repeated.
-    #[arg(long, short, value_name = "[ADDRESS:]HOST:CONTAINER[/tcp|udp]", help_heading = "VM")]
-    pub(crate) publish: Vec<String>,
-    /// The VM's memory, such as 512M or 2G.
-    #[arg(long, value_name = "SIZE", default_value = "512M", help_heading = "VM")]
-    pub(crate) memory: String,
-    /// Number of virtual processors. Part of the launch digest.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "VM")]
-    pub(crate) cpus: u32,
-    /// Size of the encrypted scratch disk that the container writes to; taken from the host as it is used.
-    #[arg(long, value_name = "SIZE", default_value = "4G", help_heading = "VM")]
-    pub(crate) scratch: String,
-    /// Trusted execution environment.
-    #[arg(long, value_enum, default_value_t = TeeChoice::Auto, help_heading = "VM")]
-    pub(crate) tee: TeeChoice,
-    /// OVMF firmware, AmdSev build, for `--tee snp`.
-    #[arg(long, value_name = "FILE", help_heading = "VM")]
-    pub(crate) firmware: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) guest: GuestFolder,
-}
-
-/// The guest to boot.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct GuestFolder {
-    /// Folder of the guest, as `caveau guest build` makes it [default: $XDG_DATA_HOME/caveau/guest].
-    #[arg(long, value_name = "FOLDER", env = "CAVEAU_GUEST", help_heading = "VM")]
-    pub(crate) guest: Option<PathBuf>,
-}
-
-/// Trusted execution environment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TeeChoice {
-    /// SEV-SNP where this machine has it and a firmware for it is given, the emulated one where it has not.
-    Auto,
-    /// AMD SEV-SNP.
-    Snp,
-    /// The emulated one: no protection from the host; for development and tests.
-    EmulatedSnp,
 }
 
 /// `caveau ps`.

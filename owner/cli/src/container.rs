@@ -1,7 +1,7 @@
 //! From an image and options to a container of the group, and to the request that makes it.
 
 use anyhow::{Context as _, Result, bail};
-use caveau_group::{Container, EnvRule, Group, ImageParts, Mount, Overrides, Permissions};
+use caveau_group::{Capability, Container, EnvRule, Group, ImageParts, Mount, Overrides, Permissions};
 use caveau_protocol::{Capabilities, ContainerId, CreateContainer, Limits, ProcessSpec, TmpfsMount};
 use caveau_registry::Image;
 
@@ -32,26 +32,58 @@ pub(crate) fn container(image: &Image, options: &ContainerOptions) -> Result<Con
         user: config.user.clone(),
         stop_signal: config.stop_signal.clone(),
     };
-    let overrides = Overrides {
+    Ok(Container::from_image(parts, overrides(options)?)?)
+}
+
+/// The options as what was asked on top of the image.
+fn overrides(options: &ContainerOptions) -> Result<Overrides> {
+    let volumes = options.volume.iter().map(|volume| volume_mount(volume));
+    let tmpfs = options.tmpfs.iter().map(|mount| mount.parse::<Mount>().with_context(|| format!("--tmpfs {mount:?}")));
+    let (cap_add, cap_drop) = capabilities(options)?;
+    Ok(Overrides {
         args: options.arguments.clone(),
-        entrypoint: options.entrypoint.as_ref().map(|program| vec![program.clone()]),
+        entrypoint: options
+            .entrypoint
+            .as_ref()
+            .map(|program| if program.is_empty() { Vec::new() } else { vec![program.clone()] }),
         env: options.env.iter().map(|variable| environment_variable(variable)).collect::<Result<_>>()?,
         working_dir: options.workdir.clone(),
         user: options.user.clone(),
-        tmpfs: options.volume.iter().map(|volume| tmpfs(volume)).collect::<Result<_>>()?,
+        tmpfs: volumes.chain(tmpfs).collect::<Result<_>>()?,
+        cap_add,
+        cap_drop,
         no_new_privileges: options.no_new_privileges,
         read_only: options.read_only,
         stdio: !options.no_stdio,
         terminal: options.tty,
         exec: options.allow_exec.iter().map(|command| words::split(command)).collect::<Result<_>>()?,
         ..Overrides::default()
-    };
-    Ok(Container::from_image(parts, overrides)?)
+    })
 }
 
-/// A group of this one container.
-pub(crate) fn group(container: Container) -> Group {
-    Group { containers: vec![container], permissions: Permissions::default() }
+/// What is to be had beyond Docker's 14 and what of them is not. `ALL` is every one, and, as under Docker, what is added by
+/// name stays although all are dropped.
+fn capabilities(options: &ContainerOptions) -> Result<(Vec<Capability>, Vec<Capability>)> {
+    let is_all = |name: &String| name.eq_ignore_ascii_case("all");
+    let named = |option: &str, names: &[String]| -> Result<Vec<Capability>> {
+        let names = names.iter().filter(|name| !is_all(name));
+        names.map(|name| name.parse().with_context(|| format!("{option} {name}"))).collect()
+    };
+    let mut add = named("--cap-add", &options.cap_add)?;
+    let mut drop = named("--cap-drop", &options.cap_drop)?;
+    if options.cap_drop.iter().any(is_all) {
+        drop.extend(Capability::all().filter(|capability| !add.contains(capability)));
+    }
+    if options.cap_add.iter().any(is_all) {
+        add.extend(Capability::all());
+    }
+    Ok((add, drop))
+}
+
+/// A group of this one container, with what the options let the host do to it.
+pub(crate) fn group(container: Container, options: &ContainerOptions) -> Group {
+    let permissions = Permissions { memory_scratch: options.memory_scratch, ..Permissions::default() };
+    Group { containers: vec![container], permissions }
 }
 
 /// The request that makes the container, asking for exactly what it says.
@@ -80,7 +112,7 @@ pub(crate) fn process(container: &Container, args: Vec<String>, streams: Streams
         EnvRule::Exact { value, required } => (*required || streams.terminal).then(|| value.clone()),
         EnvRule::Pattern { .. } => None,
     });
-    let names = |set: &std::collections::BTreeSet<caveau_group::Capability>| {
+    let names = |set: &std::collections::BTreeSet<Capability>| {
         set.iter().map(|capability| capability.name().to_owned()).collect()
     };
     let sets = &container.capabilities;
@@ -108,15 +140,17 @@ fn environment_variable(text: &str) -> Result<String> {
     if text.contains('=') {
         return Ok(text.to_owned());
     }
-    let value = std::env::var(text)
-        .with_context(|| format!("--env {text}: the variable is not set here; give {text}=VALUE"))?;
-    Ok(format!("{text}={value}"))
+    match std::env::var(text) {
+        Ok(value) => Ok(format!("{text}={value}")),
+        Err(std::env::VarError::NotPresent) => bail!("--env {text}: it is not set here; set it, or give {text}=VALUE"),
+        Err(std::env::VarError::NotUnicode(_)) => bail!("--env {text}: its value here is not UTF-8"),
+    }
 }
 
 /// A memory file system from `tmpfs:PATH[:OPTIONS]`.
-fn tmpfs(text: &str) -> Result<Mount> {
+fn volume_mount(text: &str) -> Result<Mount> {
     match text.strip_prefix("tmpfs:") {
-        Some(mount) => Ok(mount.parse()?),
+        Some(mount) => mount.parse().with_context(|| format!("--volume {text:?}")),
         None => bail!(
             "--volume {text:?}: only memory file systems can be mounted so far: write tmpfs:/path or tmpfs:/path:size=64m"
         ),
@@ -133,9 +167,7 @@ fn tmpfs_mount(mount: &Mount) -> TmpfsMount {
 /// # Errors
 /// The first option that is not of its form.
 pub(crate) fn check(options: &ContainerOptions) -> Result<()> {
-    options.env.iter().try_for_each(|variable| environment_variable(variable).map(drop))?;
-    options.volume.iter().try_for_each(|volume| tmpfs(volume).map(drop))?;
-    options.allow_exec.iter().try_for_each(|command| words::split(command).map(drop))
+    Ok(overrides(options)?.check()?)
 }
 
 /// One more process in a container, with what its first one has.

@@ -26,7 +26,10 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     // A supervisor or secure processor is a process of its own kind: it says how it ends.
     match &cli.command {
         Command::Supervise(internal) => return caveau_launch::supervise(&internal.arguments),
@@ -42,6 +45,19 @@ fn main() -> ExitCode {
             ExitCode::from(own.unwrap_or(if as_docker { ENGINE_FAILED } else { FAILURE }))
         }
     }
+}
+
+/// Prints help or what is wrong with the command line. Wrong usage of `run` and `exec` has Docker's code for it, so that
+/// it cannot be mistaken for a container's own.
+fn usage(error: &clap::Error) -> ExitCode {
+    // A reader that has gone away needs neither.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let command = std::env::args_os().skip(1).find(|argument| !argument.to_string_lossy().starts_with('-'));
+    let as_docker = command.is_some_and(|command| command == "run" || command == "exec");
+    ExitCode::from(if as_docker { ENGINE_FAILED } else { FAILURE })
 }
 
 /// Runs the command.

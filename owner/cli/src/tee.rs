@@ -15,8 +15,7 @@ const GUEST_OVMF: &str = "OVMF.amdsev.fd";
 /// # Errors
 /// Where what was asked for cannot be: `snp` without a firmware, a firmware without `snp`.
 pub(crate) fn choose(vm: &Vm) -> Result<(Tee, Option<PathBuf>)> {
-    let own = vm.guest.path()?.join(GUEST_OVMF);
-    let firmware = vm.firmware.clone().or_else(|| own.exists().then_some(own));
+    let firmware = vm.firmware.clone().or(guest_ovmf(&vm.guest.path()?));
     match (vm.tee, firmware) {
         (TeeChoice::Snp, Some(firmware)) => Ok((Tee::Snp, Some(firmware))),
         (TeeChoice::Snp, None) => {
@@ -38,8 +37,13 @@ pub(crate) fn choose(vm: &Vm) -> Result<(Tee, Option<PathBuf>)> {
     }
 }
 
+/// The firmware for `snp` in a guest's folder, where it has one.
+pub(crate) fn guest_ovmf(folder: &Path) -> Option<PathBuf> {
+    Some(folder.join(GUEST_OVMF)).filter(|path| path.exists())
+}
+
 /// Whether this host can launch SEV-SNP guests: KVM says so and the device is there.
-pub(crate) fn host_has_snp() -> bool {
+fn host_has_snp() -> bool {
     let enabled = fs::read_to_string("/sys/module/kvm_amd/parameters/sev_snp").unwrap_or_default();
     matches!(enabled.trim(), "Y" | "1") && Path::new("/dev/sev").exists()
 }

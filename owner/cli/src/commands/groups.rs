@@ -228,12 +228,15 @@ pub(crate) fn inspect(command: &args::Name) -> Result<Outcome> {
 /// # Errors
 /// Where the group does not run, or the policy does not allow it.
 pub(crate) fn stats(command: &args::Name, json: bool) -> Result<Outcome> {
-    let stats = open(&command.name)?.stats(None)?;
+    let group = open(&command.name)?;
+    let stats = group.stats(None)?;
     if json {
         ui::json(&stats)?;
         return Ok(Outcome::Done);
     }
-    let limit = stats.memory_limit_bytes.map_or_else(|| "none".to_owned(), units::human);
+    // Without a bound of its own a container has all of the VM's memory.
+    let vm = u64::from(group.plan()?.memory_mib) << 20;
+    let limit = units::human(stats.memory_limit_bytes.unwrap_or(vm));
     let row = vec![
         command.name.clone(),
         format!("{:.2} s", Duration::from_micros(stats.cpu_us).as_secs_f64()),

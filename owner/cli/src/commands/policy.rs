@@ -18,8 +18,9 @@ use crate::{args, container, exit::Outcome, fetch, ui};
 pub(crate) fn run(command: args::Policy, json: bool, quiet: bool) -> Result<Outcome> {
     match command {
         args::Policy::Generate { source, options } => {
+            container::check(&options)?;
             let image = fetch::image(&source, quiet)?;
-            let group = container::group(container::container(&image, &options)?);
+            let group = container::group(container::container(&image, &options)?, &options);
             print_generated(&generate(&group), json, quiet)
         }
         args::Policy::Digest { file } => {

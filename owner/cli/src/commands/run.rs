@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use caveau_group::Container;
+use caveau_guest_image::{MANIFEST_FILE, read_manifest};
 use caveau_launch::{
     ContainerPlan, GroupName, GuestFiles, LaunchPlan, LayerFile, PLAN_VERSION, PortForward, Scratch, StartError,
-    StateRoot, Tee, start,
+    StateError, StateRoot, Tee, check_free, check_machine, start,
 };
 use caveau_policy::generate;
 use caveau_protocol::{ContainerId, ErrorKind, Limits};
-use caveau_registry::Image;
+use caveau_registry::{Image, StoredLayer};
 
 use crate::{
     args, commands, container,
@@ -29,18 +30,20 @@ const ANSWER_TIMEOUT_S: u32 = 30;
 /// The processors' model, part of the launch digest.
 const VCPU_TYPE: &str = "EPYC-v4";
 
+/// Size of the scratch disk where none is given. The file is sparse.
+const SCRATCH_BYTES: u64 = 4 << 30;
+
 /// Runs it.
 ///
 /// # Errors
 /// Where the group cannot be started: with Docker's codes.
 pub(crate) fn run(command: &args::Run, quiet: bool) -> Result<Outcome> {
     let root = StateRoot::open()?;
-    let plan_inputs = |image: &Image, container: &Container| plan(command, image, container);
-    // Cheap mistakes are told before anything is fetched.
-    check_options(command)?;
+    // Whatever can be wrong without the image is told before anything is fetched.
+    let request = Request::new(command, &root)?;
     let image = fetch::image(&command.source, quiet)?;
     let container = container::container(&image, &command.options)?;
-    let plan = plan_inputs(&image, &container)?;
+    let plan = request.plan(&image, &container)?;
     warn(command, &plan, quiet);
     let attach = !command.detach && container.stdio;
     let mut progress = streams::StartProgress::new(quiet);
@@ -70,51 +73,95 @@ pub(crate) fn run(command: &args::Run, quiet: bool) -> Result<Outcome> {
     }
 }
 
-/// What can be checked without the image.
-fn check_options(command: &args::Run) -> Result<()> {
-    units::bytes(&command.vm.memory).context("--memory")?;
-    units::bytes(&command.vm.scratch).context("--scratch")?;
-    container::check(&command.options)?;
-    for port in &command.vm.publish {
-        port.parse::<PortForward>()?;
-    }
-    Ok(())
+/// What was asked for, apart from the image: of the right form, and possible on this machine as it is now.
+struct Request<'a> {
+    command: &'a args::Run,
+    name: GroupName,
+    tee: Tee,
+    guest: GuestFiles,
+    reference_values: Option<serde_json::Value>,
+    memory_mib: u32,
+    scratch: Scratch,
+    ports: Vec<PortForward>,
+    policy: Option<String>,
 }
 
-/// The plan of a group of this one container.
-fn plan(command: &args::Run, image: &Image, container: &Container) -> Result<LaunchPlan> {
-    let vm = &command.vm;
-    let name = match &command.name {
-        Some(name) => name.parse()?,
-        None => made_up_name()?,
-    };
-    let (tee, ovmf) = tee::choose(vm)?;
-    let policy = match &command.policy {
-        Some(file) => commands::policy::read(file)?,
-        None => generate(&container::group(container.clone())),
-    };
-    Ok(LaunchPlan {
-        version: PLAN_VERSION,
-        guest: guest_files(&vm.guest.path()?, tee, ovmf)?,
-        tee,
-        vcpus: vm.cpus,
-        vcpu_type: VCPU_TYPE.to_owned(),
-        memory_mib: u32::try_from(units::bytes(&vm.memory)? >> 20).context("--memory is too large")?,
-        layers: image
-            .layers
-            .iter()
-            .map(|layer| LayerFile { path: layer.path.clone(), root: layer.root.to_string() })
-            .collect(),
-        scratch: Scratch::Encrypted { bytes: units::bytes(&vm.scratch)? & !0xfff, folder: folders::scratch()? },
-        ports: vm.publish.iter().map(|port| Ok(port.parse()?)).collect::<Result<_>>()?,
-        policy,
-        host_certificates: None,
-        containers: vec![container_plan(command, image, container, &name)?],
-        log: caveau_launch::LogLimits::default(),
-        start_timeout_s: START_TIMEOUT_S,
-        answer_timeout_s: ANSWER_TIMEOUT_S,
-        name,
-    })
+impl<'a> Request<'a> {
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// The first option that is wrong, a name or port that is taken, a guest that is not there.
+    fn new(command: &'a args::Run, root: &StateRoot) -> Result<Self> {
+        let vm = &command.vm;
+        container::check(&command.options)?;
+        let name = match &command.name {
+            Some(name) => free_name(root, name.parse()?)?,
+            None => made_up_name()?,
+        };
+        let memory_mib = u32::try_from(units::bytes(&vm.memory).context("--memory")? >> 20).unwrap_or(u32::MAX);
+        check_machine(vm.cpus, memory_mib).context("--cpus or --memory")?;
+        let ports = vm.publish.iter().map(|port| Ok(port.parse()?)).collect::<Result<Vec<PortForward>>>()?;
+        check_free(&ports)?;
+        let (tee, ovmf) = tee::choose(vm)?;
+        let folder = vm.guest.path()?;
+        Ok(Self {
+            command,
+            name,
+            tee,
+            guest: guest_files(&folder, tee, ovmf)?,
+            reference_values: Some(serde_json::to_value(read_manifest(&folder.join(MANIFEST_FILE))?)?),
+            memory_mib,
+            scratch: scratch(command, memory_mib)?,
+            ports,
+            policy: command.policy.as_deref().map(commands::policy::read).transpose()?,
+        })
+    }
+
+    /// The plan of a group of this one container.
+    fn plan(self, image: &Image, container: &Container) -> Result<LaunchPlan> {
+        let command = self.command;
+        let generated = || generate(&container::group(container.clone(), &command.options));
+        let layer = |layer: &StoredLayer| LayerFile { path: layer.path.clone(), root: layer.root.to_string() };
+        Ok(LaunchPlan {
+            version: PLAN_VERSION,
+            guest: self.guest,
+            tee: self.tee,
+            vcpus: command.vm.cpus,
+            vcpu_type: VCPU_TYPE.to_owned(),
+            memory_mib: self.memory_mib,
+            layers: image.layers.iter().map(layer).collect(),
+            scratch: self.scratch,
+            ports: self.ports,
+            policy: self.policy.unwrap_or_else(generated),
+            host_certificates: None,
+            reference_values: self.reference_values,
+            containers: vec![container_plan(command, image, container, &self.name)?],
+            log: caveau_launch::LogLimits::default(),
+            start_timeout_s: START_TIMEOUT_S,
+            answer_timeout_s: ANSWER_TIMEOUT_S,
+            name: self.name,
+        })
+    }
+}
+
+/// The name, where no group has it.
+fn free_name(root: &StateRoot, name: GroupName) -> Result<GroupName> {
+    match root.group(&name) {
+        Err(StateError::Unknown(_)) => Ok(name),
+        Ok(_) => Err(StateError::Exists(name).into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where the container writes to.
+fn scratch(command: &args::Run, memory_mib: u32) -> Result<Scratch> {
+    let given = command.vm.scratch.as_deref().map(units::bytes).transpose().context("--scratch")?;
+    let in_memory = command.options.memory_scratch;
+    let bytes = given.unwrap_or(if in_memory { u64::from(memory_mib) << 19 } else { SCRATCH_BYTES }) & !0xfff;
+    let scratch =
+        if in_memory { Scratch::Memory { bytes } } else { Scratch::Encrypted { bytes, folder: folders::scratch()? } };
+    scratch.validate(memory_mib).context("--scratch")?;
+    Ok(scratch)
 }
 
 /// The container's part of the plan.
@@ -126,7 +173,7 @@ fn container_plan(
 ) -> Result<ContainerPlan> {
     let streams = container::Streams { terminal: command.options.tty, stdin: command.interactive };
     let hostname = name.as_str().replace('_', "-");
-    let limits = Limits::default();
+    let limits = Limits { pids: command.vm.pids_limit, ..Limits::default() };
     let stop_signal = match image.config.stop_signal.as_deref().filter(|signal| !signal.is_empty()) {
         Some(signal) => signal.parse::<caveau_group::Signal>()?.number(),
         None => 15,
@@ -142,7 +189,7 @@ fn container_plan(
 
 /// The guest's parts, or the word how to get them.
 fn guest_files(folder: &std::path::Path, tee: Tee, ovmf: Option<PathBuf>) -> Result<GuestFiles> {
-    if !folder.join(caveau_guest_image::MANIFEST_FILE).exists() {
+    if !folder.join(MANIFEST_FILE).exists() {
         anyhow::bail!(
             "there is no guest in {}: make one with `cargo xtask setup` or `caveau guest build`, or name its folder with --guest",
             folder.display()
