@@ -80,7 +80,11 @@ pub fn build(inputs: &Inputs, output: &Path) -> Result<GuestFolder> {
     let manifest = Manifest {
         format: FORMAT,
         svn: inputs.svn,
-        agent: Agent { version: inputs.agent_version.clone(), sha256: Sha256::of(&agent) },
+        agent: Agent {
+            version: inputs.agent_version.clone(),
+            sha256: Sha256::of(&agent),
+            toolchain: toolchain(&agent),
+        },
         kernel: KernelInfo { release: kernel.release, banner: kernel.banner, package: kernel.package },
         modules: modules.iter().map(module_info).collect(),
         parts: files.iter().map(|(name, contents)| ((*name).to_owned(), part(contents))).collect(),
@@ -101,6 +105,15 @@ fn read_agent(path: &Path) -> Result<Vec<u8>> {
         Some(reason) => Err(GuestImageError::Agent { path: path.to_path_buf(), reason }),
         None => Ok(bytes),
     }
+}
+
+/// What the program says of the compilers and the linker that made it: the texts of its section `.comment`, where it has
+/// one, each ended by a zero byte (System V ABI, chapter 4, "Special Sections").
+fn toolchain(program: &[u8]) -> Vec<String> {
+    let comment = Elf::parse(program).and_then(|elf| elf.section(".comment")).unwrap_or_default();
+    let texts = comment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let printable = texts.filter(|text| (1..=200).contains(&text.len()) && !text.contains(char::is_control));
+    printable.map(std::borrow::Cow::into_owned).take(16).collect()
 }
 
 fn module_info(module: &Module) -> ModuleInfo {
@@ -277,6 +290,15 @@ mod tests {
         assert_eq!(digest.unwrap(), expected.digest);
         assert_eq!(manifest.launch_digests(Tee::EmulatedSnp, 3).count(), 0);
         assert_eq!(manifest.launch_digests(Tee::Snp, 1).count(), 0, "no OVMF was given");
+    }
+
+    #[test]
+    fn a_program_says_what_made_it() {
+        let this = fs::read(std::env::current_exe().unwrap()).unwrap();
+        let made_by = toolchain(&this);
+        assert!(made_by.iter().any(|text| text.starts_with("rustc version ")), "{made_by:?}");
+        assert_eq!(toolchain(&elf(1)), Vec::<String>::new());
+        assert_eq!(toolchain(b"no program"), Vec::<String>::new());
     }
 
     #[test]

@@ -112,6 +112,9 @@ pub struct Agent {
     pub version: String,
     /// SHA-256 of the program.
     pub sha256: Sha256,
+    /// Compilers and linker as the program itself names them: whoever builds it with the same ones gets the same bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub toolchain: Vec<String>,
 }
 
 /// The kernel, in words.

@@ -54,6 +54,7 @@ fn print(guest: &GuestFolder, json: bool) -> Result<()> {
         package.map_or_else(|| manifest.kernel.release.clone(), |p| format!("{} {}", p.name, p.version))
     );
     println!("agent    {}", manifest.agent.version);
+    manifest.agent.toolchain.iter().for_each(|text| println!("         made by {text}"));
     println!("svn      {}", manifest.svn);
     println!("modules  {}\n", manifest.modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>().join(" "));
     let parts = manifest.parts.iter();
