@@ -5,10 +5,10 @@ use caveau_protocol::{AgentError, AgentReply, ErrorKind};
 use caveau_runtime::RuntimeError;
 
 /// What a request comes to: the reply and its body.
-pub(crate) type Answer = Result<(AgentReply, Vec<u8>), AgentError>;
+pub type Answer = Result<(AgentReply, Vec<u8>), AgentError>;
 
 /// What ends the guest, in words.
-pub(crate) type Fatal = Box<dyn std::error::Error + Send + Sync>;
+pub type Fatal = Box<dyn std::error::Error + Send + Sync>;
 
 /// For `map_err`: what was tried, and the cause.
 pub(crate) fn fatal(act: &'static str) -> impl FnOnce(std::io::Error) -> Fatal {

@@ -49,6 +49,12 @@ pub(crate) trait Steps: Send + 'static {
     fn step(&mut self, request: AgentRequest, body: Vec<u8>) -> Answer;
 }
 
+impl<F: FnMut(AgentRequest, Vec<u8>) -> Answer + Send + 'static> Steps for F {
+    fn step(&mut self, request: AgentRequest, body: Vec<u8>) -> Answer {
+        self(request, body)
+    }
+}
+
 /// Serves the host until it goes away or asks for the end.
 ///
 /// # Errors

@@ -46,8 +46,9 @@ mod live;
 mod netlink;
 mod port;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{fs::File, process::ExitCode, sync::Arc};
 
+use caveau_protocol::AgentRequest;
 use caveau_runtime::Reaper;
 use caveau_storage::Storage;
 use rustix::{
@@ -55,8 +56,8 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
+pub use crate::answer::{Answer, Fatal};
 use crate::{
-    answer::Fatal,
     gate::{Gate, Guest},
     live::Live,
 };
@@ -83,6 +84,17 @@ fn boot_and_serve(boot_ns: u64) -> Result<(), Fatal> {
     let gate = Gate::new(Guest { tee, storage }, reaper, Arc::clone(&live), boot_ns)?;
     gate::watch_layers(gate.layers(), Arc::clone(&live))?;
     connection::serve(&port, gate, live)
+}
+
+/// Serves a port as a guest does, but with these steps behind it instead of the gate: for whoever tests what a host may send.
+///
+/// # Errors
+/// Where the port is out of step.
+pub fn serve_with(
+    port: &File,
+    step: impl FnMut(AgentRequest, Vec<u8>) -> Answer + Send + 'static,
+) -> Result<(), Fatal> {
+    connection::serve(port, step, Arc::new(Live::default()))
 }
 
 /// Nanoseconds from the kernel's start until now.
