@@ -86,7 +86,7 @@ pub fn judge(
     profile: Profile,
     at: Timestamp,
 ) -> Appraisal {
-    let examination = examine_as_emulated(roots, evidence, &profile.rules(at));
+    let examination = examine_as_emulated(roots, evidence, &expected.rules(profile, at));
     let context = (TeeClass::Emulated, profile, at);
     Appraisal::conclude(context, vec![tee_check(evidence)], examination, &evidence.attached(), expected)
 }

@@ -11,7 +11,8 @@ mod processor;
 
 use caveau_emulated::{SoftwareRoot, SoftwareRootError, judge, verify};
 use caveau_evidence::{
-    Appraisal, Evidence, Expectations, ExpectedReportData, Hex, Outcome, Profile, Tee, TeeClass, Use, report_data,
+    Appraisal, Evidence, Expectations, ExpectedReportData, Hex, Minimum, Outcome, Product, Profile, Tee, TeeClass, Use,
+    report_data,
 };
 use caveau_snp::build::ASK_SERIAL;
 use caveau_snp::check::first_failure;
@@ -129,13 +130,14 @@ type Change = fn(&mut Persona);
 /// Mutated fields with valid signatures: what no mutated hardware report can show.
 #[test]
 fn each_branch_of_the_appraisal_has_its_code() {
-    let changes: [(&str, Change); 17] = [
+    let changes: [(&str, Change); 19] = [
         ("vmpl", |p| p.fields.vmpl = 1),
         ("host-requested", |p| p.fields.vmpl = HOST_VMPL),
         ("guest-policy", |p| p.fields.policy = 0x1_0000),
         ("guest-policy", |p| p.fields.policy = 0x8000_0000_0003_0000),
         ("debug", |p| p.fields.policy |= 1 << 19),
         ("migration-agent", |p| p.fields.policy |= 1 << 18),
+        ("migration-agent", |p| p.fields.report_id_ma = [1; 32]),
         ("provisional-firmware", |p| p.fields.current_tcb += 1 << 56),
         ("provisional-firmware", |p| p.fields.current_firmware.build += 1),
         ("minimum-version", |p| p.fields.version = 2),
@@ -147,12 +149,20 @@ fn each_branch_of_the_appraisal_has_its_code() {
         ("minimum-tcb", |p| *p = p.clone().with_tcb(Tcb { snp: 23, ..p.tcb })),
         ("minimum-tcb", |p| p.fields.launch_tcb -= 1 << 48),
         ("chip-masked", |p| p.fields.chip_id = [0; 64]),
+        ("provider", |p| {
+            let mut vlek = Persona::vlek();
+            (vlek.fields.version, vlek.fields.host_data) = (5, p.fields.host_data);
+            (vlek.fields.report_data, vlek.fields.measurement) = (p.fields.report_data, p.fields.measurement);
+            *p = vlek;
+        }),
         ("report-data", |p| p.fields.report_data[63] ^= 1),
         ("host-data", |p| p.fields.host_data[0] ^= 1),
         ("measurement", |p| p.fields.measurement[47] ^= 1),
     ];
     let (base, expectations) = expected();
-    let expectations = Expectations { least_tcb: Some(Tcb { snp: 24, ..Tcb::default() }), ..expectations };
+    let tcb = Some(Tcb { snp: 24, ..Tcb::default() });
+    let minima = vec![Minimum { product: Product::Software, tcb, firmware: None }];
+    let expectations = Expectations { minima, ..expectations };
     for (code, change) in changes {
         let mut persona = base.clone();
         change(&mut persona);
@@ -170,7 +180,9 @@ fn firmware_minima_hold_for_the_line_that_is_played() {
         persona = persona.with_tcb(tcb);
         persona.fields.current_firmware = caveau_snp::report::FirmwareVersion { major: 1, minor: 55, build };
         persona.fields.committed_firmware = persona.fields.current_firmware;
-        judged(&ONE.evidence(&persona), &Expectations::default(), Profile::Strict).first_failure().map(str::to_owned)
+        let chips = Some(vec![Hex(persona.fields.chip_id)]);
+        let expectations = Expectations { chips, ..Expectations::default() };
+        judged(&ONE.evidence(&persona), &expectations, Profile::Strict).first_failure().map(str::to_owned)
     };
     assert_eq!(played(ProductLine::Milan, 1, "Milan-B0", 0x18, 22), None);
     assert_eq!(played(ProductLine::Milan, 1, "Milan-B0", 0x17, 22).as_deref(), Some("minimum-tcb"));
@@ -225,6 +237,12 @@ fn malformed_extensions_have_no_second_meaning() {
         ("empty integer", "vek-extensions", Box::new(replace(snp_level, vec![2, 0]))),
         ("empty value", "vek-extensions", Box::new(replace(snp_level, vec![]))),
         ("trailing byte", "vek-extensions", Box::new(replace(snp_level, vec![2, 1, 0x18, 0]))),
+        ("level of no part", "vek-extensions", Box::new(replace(&[3, 6], vec![2, 1, 1]))),
+        (
+            "level of another line's part",
+            "vek-extensions",
+            Box::new(|list| list.push(amd_extension(&[3, 9], &[2, 1, 1]))),
+        ),
         ("negative", "vek-extensions", Box::new(replace(snp_level, vec![2, 1, 0x98]))),
         ("twice", "certificate-malformed", Box::new(move |list| list.push(amd_extension(snp_level, &[2, 1, 0x18])))),
         ("missing", "vek-extensions", Box::new(move |list| list.retain(|one| !is_amd_extension(one, snp_level)))),

@@ -1,5 +1,7 @@
 //! The certificates that go with a report, from the places where hosts keep them.
 
+use caveau_snp::certificate::Certificate;
+use caveau_snp::crl::Crl;
 use caveau_sp_message::TableError;
 use caveau_sp_message::certificates::{self as table, CertificateId};
 use serde::Deserialize;
@@ -31,6 +33,15 @@ pub enum CertificatesError {
     /// The certificate table.
     #[error("failed to read the certificate table that came with the report")]
     Table(#[from] TableError),
+    /// A file that holds two different things for one place.
+    #[error("there are two for the {place}: give the ones that go with this report")]
+    Two {
+        /// The place.
+        place: &'static str,
+    },
+    /// A file that is nothing that can be put in place.
+    #[error("{0}; expected certificates of SEV-SNP or a revocation list, as PEM or DER, or a certificate table")]
+    Unknown(String),
 }
 
 /// 92f81bc3-5811-4d3d-97ff-d19f88dc67ea: a revocation list in the certificate table.
@@ -75,6 +86,68 @@ impl Certificates {
         let chain = pem::certificates(&thim.chain).ok_or(CertificatesError::Pem("certificateChain"))?;
         let mut chain = chain.into_iter();
         Ok(Self { vek: vek.into_iter().next(), intermediate: chain.next(), root: chain.next(), crl: None })
+    }
+
+    /// From a file of whatever form: certificates and revocation lists in PEM, one of them in DER, a certificate table, or the
+    /// JSON of Azure's THIM service. Each goes to the place that its name says.
+    ///
+    /// # Errors
+    /// When it is none of these, is broken, or has two different ones for one place.
+    pub fn from_file(bytes: &[u8]) -> Result<Self, CertificatesError> {
+        let text = std::str::from_utf8(bytes).unwrap_or_default();
+        let objects = match bytes.first() {
+            _ if text.contains("-----BEGIN ") => {
+                let blocks = pem::blocks(text, &pem::LABELS);
+                blocks.ok_or_else(|| CertificatesError::Unknown("a PEM block is broken".to_owned()))?
+            }
+            Some(b'{') => return Self::from_thim(bytes),
+            Some(0x30) => vec![bytes.to_vec()],
+            _ => return Self::from_table(bytes),
+        };
+        if objects.is_empty() {
+            return Err(CertificatesError::Unknown("there is neither a certificate nor a revocation list".to_owned()));
+        }
+        objects.into_iter().try_fold(Self::default(), |out, object| out.with(Self::of_object(object)?))
+    }
+
+    /// One certificate or revocation list in its place.
+    fn of_object(der: Vec<u8>) -> Result<Self, CertificatesError> {
+        let mut out = Self::default();
+        let name = match (Certificate::parse(&der), Crl::parse(&der)) {
+            (Ok(certificate), _) => certificate.common_name().to_owned(),
+            (Err(_), Ok(_)) => {
+                out.crl = Some(der);
+                return Ok(out);
+            }
+            (Err(error), Err(_)) => {
+                return Err(CertificatesError::Unknown(format!("failed to read a certificate: {error}")));
+            }
+        };
+        let slot = match name.as_str() {
+            "SEV-VCEK" | "SEV-VLEK" => &mut out.vek,
+            name if name.starts_with("ARK-") => &mut out.root,
+            name if name.starts_with("SEV-") => &mut out.intermediate,
+            other => return Err(CertificatesError::Unknown(format!("`{other}` is no name of a SEV-SNP certificate"))),
+        };
+        *slot = Some(der);
+        Ok(out)
+    }
+
+    /// These and those, which must not say different things.
+    ///
+    /// # Errors
+    /// [`CertificatesError::Two`].
+    pub fn with(self, other: Self) -> Result<Self, CertificatesError> {
+        let one = |place, a: Option<Vec<u8>>, b: Option<Vec<u8>>| match (a, b) {
+            (Some(a), Some(b)) if a != b => Err(CertificatesError::Two { place }),
+            (a, b) => Ok(a.or(b)),
+        };
+        Ok(Self {
+            vek: one("endorsement key", self.vek, other.vek)?,
+            intermediate: one("intermediate", self.intermediate, other.intermediate)?,
+            root: one("root", self.root, other.root)?,
+            crl: one("revocation list", self.crl, other.crl)?,
+        })
     }
 
     /// These, and what is missing from `other`.

@@ -31,19 +31,28 @@
 )]
 
 mod amd;
+mod appraisal_policy;
 mod certificates;
 mod file;
 mod pem;
 mod verified;
 
+pub use appraisal_policy::{
+    AppraisalPolicy, AppraisalPolicyError, EXAMPLE as APPRAISAL_POLICY_EXAMPLE, MAX_APPRAISAL_POLICY_BYTES, chip_id,
+};
 pub use caveau_snp::Hex;
 pub use caveau_snp::appraisal::{Appraisal, Outcome};
-pub use caveau_snp::appraise::{Attached, Expectations, ExpectedReportData, Profile};
+pub use caveau_snp::appraise::{
+    Attached, Expectations, ExpectedBits, ExpectedGuestPolicy, ExpectedReportData, Minimum, Profile,
+};
 pub use caveau_snp::binding::{Use, report_data};
 pub use caveau_snp::check::{Check, Verdict};
 pub use caveau_snp::claims::{Claims, TeeClass};
+pub use caveau_snp::kds;
 pub use caveau_snp::product::{Product, ProductLine};
+pub use caveau_snp::report::FirmwareVersion;
 pub use caveau_snp::report::Report;
+pub use caveau_snp::tcb::Tcb;
 pub use caveau_snp::time::Timestamp;
 pub use certificates::{Certificates, CertificatesError};
 pub use file::{Evidence, EvidenceError, MAX_EVIDENCE_BYTES, Tee};

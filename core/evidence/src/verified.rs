@@ -66,7 +66,7 @@ pub fn verify(evidence: &Evidence, rules: &Rules) -> Verification {
 /// Verifies and appraises in one, for showing to people.
 #[must_use]
 pub fn judge(evidence: &Evidence, expected: &Expectations, profile: Profile, at: Timestamp) -> Appraisal {
-    let examination = examine_as_hardware(evidence, &profile.rules(at));
+    let examination = examine_as_hardware(evidence, &expected.rules(profile, at));
     let context = (TeeClass::Hardware, profile, at);
     Appraisal::conclude(context, vec![tee_check(evidence)], examination, &evidence.attached(), expected)
 }

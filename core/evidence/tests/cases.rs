@@ -256,7 +256,7 @@ fn revocation_within_a_verification() {
 /// What ACI's evidence says is held against expectations; each wrong one has its own code.
 #[test]
 fn expectations_decide() {
-    use caveau_evidence::{ExpectedReportData, Hex, Outcome};
+    use caveau_evidence::{ExpectedGuestPolicy, ExpectedReportData, Hex, Outcome};
     let Some(fixtures) = Fixtures::open() else { return };
     let mut evidence = fixtures.base("snp/milan-v2-aci");
     let encoded = String::from_utf8(fixtures.read("azure-aci/security-policy.base64")).unwrap();
@@ -273,6 +273,7 @@ fn expectations_decide() {
         ..Expectations::default()
     };
     assert_eq!(judged(&right).outcome, Outcome::Passed, "{:?}", judged(&right).checks);
+    let exactly_usual = ExpectedGuestPolicy { exact: Some(0x3_0000), ..ExpectedGuestPolicy::default() };
     for (wrong, code) in [
         (Expectations { policy_digest: Some(Hex([1; 32])), ..right.clone() }, "host-data"),
         (Expectations { measurements: Some(vec![]), ..right.clone() }, "measurement"),
@@ -283,7 +284,7 @@ fn expectations_decide() {
         (Expectations { chips: Some(vec![]), ..right.clone() }, "chip-refused"),
         (Expectations { product_lines: Some(vec![]), ..right.clone() }, "product-line-refused"),
         (Expectations { provider: Some("CN=x".to_owned()), ..right.clone() }, "provider"),
-        (Expectations { guest_policy: Some(0x3_0000), ..right.clone() }, "guest-policy"),
+        (Expectations { guest_policy: exactly_usual, ..right.clone() }, "guest-policy"),
         (Expectations { mitigations: 1, ..right.clone() }, "mitigations"),
         (Expectations { id_keys: Some(vec![]), ..right.clone() }, "id-block"),
         (Expectations { least_guest_svn: Some(u32::MAX), ..right.clone() }, "guest-svn"),
@@ -317,6 +318,44 @@ fn certificates_come_from_where_hosts_keep_them() {
     evidence.certificates = partial.or(ark);
     assert_eq!(authentic(&evidence, "2026-11-23"), "ok");
     assert!(Certificates::from_thim(b"{}").is_err());
+}
+
+#[test]
+fn files_of_certificates_are_sorted_by_what_they_are() {
+    use base64::Engine;
+    let Some(fixtures) = Fixtures::open() else { return };
+    let names =
+        ["reports/milan-v3-aci/vcek.der", "roots/milan-ask.der", "roots/milan-ark.der", "crl/milan-crl-2022.der"];
+    let parts = names.map(|name| fixtures.read(&format!("snp/{name}")));
+    let expected = {
+        let [vek, intermediate, root, crl] = parts.clone().map(Some);
+        Certificates { vek, intermediate, root, crl }
+    };
+    let pem = |der: &[u8], label: &str| {
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    };
+    let [vek, ask, ark, crl] = &parts;
+    let text =
+        [pem(crl, "X509 CRL"), pem(ark, "CERTIFICATE"), pem(ask, "CERTIFICATE"), pem(vek, "CERTIFICATE")].concat();
+    assert_eq!(Certificates::from_file(text.as_bytes()).unwrap(), expected);
+    let singly = parts.iter().map(|der| Certificates::from_file(der).unwrap());
+    assert_eq!(singly.fold(Certificates::default(), |all, one| all.with(one).unwrap()), expected);
+    let thim = fixtures.read("azure-aci/host-amd-certs.json");
+    assert_eq!(Certificates::from_file(&thim).unwrap(), Certificates::from_thim(&thim).unwrap());
+
+    let two_lines = [pem(ask, "CERTIFICATE"), pem(&fixtures.read("snp/roots/genoa-ask.der"), "CERTIFICATE")].concat();
+    for (bytes, said) in [
+        (two_lines.as_bytes(), "two for the intermediate"),
+        (b"-----BEGIN CERTIFICATE-----\nAQ==\n", "a PEM block is broken"),
+        (b"-----BEGIN X-----\n-----END X-----\n", "neither a certificate nor"),
+        (&ask[..ask.len() - 1], "failed to read a certificate"),
+        (b"hello", "certificate table"),
+        (b"", "certificate table"),
+    ] {
+        let error = Certificates::from_file(bytes).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
 }
 
 fn base64_decode(text: &str) -> Vec<u8> {

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::Hex;
 use crate::appraise::{Attached, CONCLUSIVE, Expectations, Profile, appraise, not_appraised};
 use crate::check::{Check, Verdict, first_failure};
 use crate::claims::{Claims, TeeClass};
@@ -24,6 +25,8 @@ pub struct Appraisal {
     pub profile: Profile,
     /// The time for which it holds.
     pub at: Timestamp,
+    /// SHA-256 of the report that was judged.
+    pub report_sha256: Hex<32>,
     /// Every check, in the order made.
     pub checks: Vec<Check>,
     /// What the evidence says, where it is authentic.
@@ -53,6 +56,7 @@ impl Appraisal {
         attached: &Attached<'_>,
         expected: &Expectations,
     ) -> Self {
+        let report_sha256 = examination.report_sha256();
         let (examined, claims) = examination.into_parts();
         let mut checks = first;
         checks.extend(examined);
@@ -62,7 +66,8 @@ impl Appraisal {
         });
         let outcome = Outcome::of(&checks);
         let format = "caveau-appraisal/1";
-        Self { format, outcome, summary: summary(outcome, tee_class, &checks), tee_class, profile, at, checks, claims }
+        let summary = summary(outcome, tee_class, &checks);
+        Self { format, outcome, summary, tee_class, profile, at, report_sha256, checks, claims }
     }
 
     /// The code of the first check that failed.

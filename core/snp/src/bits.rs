@@ -1,6 +1,7 @@
 //! Bit fields of a report: guest policy and platform information.
 
 use serde::Serialize;
+use serde::ser::SerializeMap;
 
 /// POLICY: what the guest's owner asked of the processor (SEV-SNP firmware ABI, table "Guest policy").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,68 +126,109 @@ const fn is_set(word: u64, bit: u32) -> bool {
     word.wrapping_shr(bit) & 1 == 1
 }
 
-/// How a guest policy is shown: its number and each bit by name.
-#[derive(Serialize)]
-struct ShownPolicy {
-    value: String,
-    abi: String,
-    smt_allowed: bool,
-    migration_agent_allowed: bool,
-    debug_allowed: bool,
-    single_socket: bool,
-    cxl_allowed: bool,
-    aes_256_xts_required: bool,
-    rapl_must_be_off: bool,
-    ciphertext_hiding_required: bool,
-    page_swap_disabled: bool,
-}
+/// Names of bits, as JSON shows them and as an owner asks for them.
+type Names = [(&'static str, u32)];
 
-impl Serialize for GuestPolicy {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (major, minor) = self.abi();
-        let shown = ShownPolicy {
-            value: format!("{:#x}", self.0),
-            abi: format!("{major}.{minor}"),
-            smt_allowed: self.smt_allowed(),
-            migration_agent_allowed: self.migration_agent_allowed(),
-            debug_allowed: self.debug_allowed(),
-            single_socket: self.single_socket(),
-            cxl_allowed: self.cxl_allowed(),
-            aes_256_xts_required: self.aes_256_xts_required(),
-            rapl_must_be_off: self.rapl_must_be_off(),
-            ciphertext_hiding_required: self.ciphertext_hiding_required(),
-            page_swap_disabled: self.page_swap_disabled(),
-        };
-        shown.serialize(serializer)
+impl GuestPolicy {
+    /// The bits that can be asked for by name; see the functions of the same names.
+    const NAMES: &'static Names = &[
+        ("smt_allowed", 16),
+        ("migration_agent_allowed", 18),
+        ("debug_allowed", 19),
+        ("single_socket", 20),
+        ("cxl_allowed", 21),
+        ("aes_256_xts_required", 22),
+        ("rapl_must_be_off", 23),
+        ("ciphertext_hiding_required", 24),
+        ("page_swap_disabled", 25),
+    ];
+
+    /// The bit with this name.
+    ///
+    /// # Errors
+    /// [`NotABit`], with the names that there are.
+    pub fn named(name: &str) -> Result<u64, NotABit> {
+        mask(Self::NAMES, name)
+    }
+
+    /// The names of the bits in `mask`; a bit without a name by its number.
+    #[must_use]
+    pub fn names_in(mask: u64) -> Vec<String> {
+        names_in(Self::NAMES, mask)
     }
 }
 
-/// How platform information is shown: its number and each bit by name.
-#[derive(Serialize)]
-struct ShownPlatform {
-    value: String,
-    smt_on: bool,
-    tsme_on: bool,
-    ecc_on: bool,
-    rapl_off: bool,
-    ciphertext_hiding_on: bool,
-    alias_check_complete: bool,
-    tio_on: bool,
+impl PlatformInfo {
+    /// The bits that can be asked for by name; see the functions of the same names.
+    const NAMES: &'static Names = &[
+        ("smt_on", 0),
+        ("tsme_on", 1),
+        ("ecc_on", 2),
+        ("rapl_off", 3),
+        ("ciphertext_hiding_on", 4),
+        ("alias_check_complete", 5),
+        ("tio_on", 7),
+    ];
+
+    /// The bit with this name.
+    ///
+    /// # Errors
+    /// [`NotABit`], with the names that there are.
+    pub fn named(name: &str) -> Result<u64, NotABit> {
+        mask(Self::NAMES, name)
+    }
+
+    /// The names of the bits in `mask`; a bit without a name by its number.
+    #[must_use]
+    pub fn names_in(mask: u64) -> Vec<String> {
+        names_in(Self::NAMES, mask)
+    }
 }
 
+/// A name that no bit has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is none of the bits that can be asked for: {known}")]
+pub struct NotABit {
+    name: String,
+    known: String,
+}
+
+fn mask(names: &Names, name: &str) -> Result<u64, NotABit> {
+    names.iter().find(|(known, _)| *known == name).map(|(_, bit)| 1_u64.wrapping_shl(*bit)).ok_or_else(|| NotABit {
+        name: name.chars().take(64).collect(),
+        known: names.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", "),
+    })
+}
+
+fn names_in(names: &Names, mask: u64) -> Vec<String> {
+    let name_of = |bit: u32| {
+        names
+            .iter()
+            .find(|(_, known)| *known == bit)
+            .map_or_else(|| format!("bit {bit}"), |(name, _)| (*name).to_owned())
+    };
+    (0..u64::BITS).filter(|bit| is_set(mask, *bit)).map(name_of).collect()
+}
+
+/// Shown as its number, the ABI, and each bit by name.
+impl Serialize for GuestPolicy {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (major, minor) = self.abi();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("value", &format!("{:#x}", self.0))?;
+        map.serialize_entry("abi", &format!("{major}.{minor}"))?;
+        Self::NAMES.iter().try_for_each(|(name, bit)| map.serialize_entry(name, &self.bit(*bit)))?;
+        map.end()
+    }
+}
+
+/// Shown as its number, and each bit by name.
 impl Serialize for PlatformInfo {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let shown = ShownPlatform {
-            value: format!("{:#x}", self.0),
-            smt_on: self.smt_on(),
-            tsme_on: self.tsme_on(),
-            ecc_on: self.ecc_on(),
-            rapl_off: self.rapl_off(),
-            ciphertext_hiding_on: self.ciphertext_hiding_on(),
-            alias_check_complete: self.alias_check_complete(),
-            tio_on: self.tio_on(),
-        };
-        shown.serialize(serializer)
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("value", &format!("{:#x}", self.0))?;
+        Self::NAMES.iter().try_for_each(|(name, bit)| map.serialize_entry(name, &self.bit(*bit)))?;
+        map.end()
     }
 }
 
@@ -201,5 +243,21 @@ mod tests {
         assert!(GuestPolicy(0xb_0000).debug_allowed());
         assert!(!GuestPolicy(0x1_0000).is_well_formed() && !GuestPolicy(1 << 26 | 0x3_0000).is_well_formed());
         assert_eq!(GuestPolicy(0x3_011f).abi(), (1, 31));
+    }
+
+    #[test]
+    fn names_and_functions_mean_the_same_bits() {
+        let policy = |name| GuestPolicy(GuestPolicy::named(name).unwrap());
+        assert!(policy("smt_allowed").smt_allowed() && policy("debug_allowed").debug_allowed());
+        assert!(policy("migration_agent_allowed").migration_agent_allowed() && policy("single_socket").single_socket());
+        assert!(policy("cxl_allowed").cxl_allowed() && policy("aes_256_xts_required").aes_256_xts_required());
+        assert!(policy("rapl_must_be_off").rapl_must_be_off() && policy("page_swap_disabled").page_swap_disabled());
+        assert!(policy("ciphertext_hiding_required").ciphertext_hiding_required());
+        let platform = |name| PlatformInfo(PlatformInfo::named(name).unwrap());
+        assert!(platform("smt_on").smt_on() && platform("tsme_on").tsme_on() && platform("ecc_on").ecc_on());
+        assert!(platform("rapl_off").rapl_off() && platform("ciphertext_hiding_on").ciphertext_hiding_on());
+        assert!(platform("alias_check_complete").alias_check_complete() && platform("tio_on").tio_on());
+        assert_eq!(PlatformInfo::names_in(0x41), ["smt_on", "bit 6"]);
+        assert!(GuestPolicy::named("smt").unwrap_err().to_string().contains("smt_allowed, "));
     }
 }

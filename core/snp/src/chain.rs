@@ -6,7 +6,7 @@ use crate::Hex;
 use crate::bits::{GuestPolicy, PlatformInfo};
 use crate::certificate::{Certificate, PublicKey, show_oid};
 use crate::check::Refusal;
-use crate::claims::{CertificateName, Claims, Endorsement, TeeClass};
+use crate::claims::{CertificateName, Claims, Endorsement, RevocationList, TeeClass};
 use crate::crl::Crl;
 use crate::examine::sha256;
 use crate::oid;
@@ -47,8 +47,12 @@ impl<'a> Chain<'a> {
     }
 
     pub(crate) fn no_published_keys(&self) -> Finding {
+        self.no_keys_of(&PUBLISHED_KEYS)
+    }
+
+    fn no_keys_of(&self, published: &[&str]) -> Finding {
         for certificate in self.certificates() {
-            if PUBLISHED_KEYS.contains(&sha256(certificate.spki()).to_string().as_str()) {
+            if published.contains(&sha256(certificate.spki()).to_string().as_str()) {
                 let sentence =
                     format!("the private key of {} is published: anyone can sign with it", certificate.common_name());
                 return Err(Refusal::new("published-test-key", sentence));
@@ -313,7 +317,11 @@ impl<'a> Chain<'a> {
                 intermediate: name_of(&self.intermediate),
                 vek: name_of(&self.vek),
                 valid_until: self.valid_until(crl),
-                crl_number: crl.map(Crl::number),
+                revocation_list: crl.map(|crl| RevocationList {
+                    number: crl.number(),
+                    this_update: crl.this_update(),
+                    next_update: crl.next_update(),
+                }),
             },
         })
     }

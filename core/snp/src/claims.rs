@@ -95,8 +95,20 @@ pub struct Endorsement {
     pub vek: CertificateName,
     /// The last second in which all of them (and the revocation list, where there is one) are in force.
     pub valid_until: Timestamp,
-    /// The revocation list's number, where there is one.
-    pub crl_number: Option<u64>,
+    /// The revocation list in which the intermediate was looked up, where there is one.
+    pub revocation_list: Option<RevocationList>,
+}
+
+/// A revocation list, named without showing it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RevocationList {
+    /// Its number: older lists have lower ones.
+    pub number: u64,
+    /// When it was made.
+    pub this_update: Timestamp,
+    /// Until when it may be used.
+    pub next_update: Timestamp,
 }
 
 /// A certificate, named without showing it.

@@ -66,11 +66,19 @@ pub struct Rules {
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Examination {
+    report_sha256: Hex<32>,
     checks: Vec<Check>,
     claims: Option<Claims>,
 }
 
 impl Examination {
+    /// SHA-256 of the report, whatever is wrong with it: names what was judged in a record. It is no protection from
+    /// replays, since anybody can change a report's signature into another that holds.
+    #[must_use]
+    pub const fn report_sha256(&self) -> Hex<32> {
+        self.report_sha256
+    }
+
     /// Every check, in the order made.
     #[must_use]
     pub fn checks(&self) -> &[Check] {
@@ -119,12 +127,13 @@ const ENDORSEMENT: [&str; 17] = [
 /// Examines `input`, believing `authority` and nobody else.
 #[must_use]
 pub fn examine(authority: &dyn Authority, input: &Endorsed<'_>, rules: &Rules) -> Examination {
+    let report_sha256 = sha256(input.report);
     let parsed = Report::parse(input.report);
     let mut checks = form_checks(parsed.as_ref().err());
     let Ok(report) = parsed else {
         checks.push(Check::skipped(CERTIFICATES, "the report cannot be read"));
         checks.extend(ENDORSEMENT.map(|name| Check::skipped(name, "the report cannot be read")));
-        return Examination { checks, claims: None };
+        return Examination { report_sha256, checks, claims: None };
     };
     let certificates = parse_certificates(input);
     checks.push(Check::from_result(
@@ -133,7 +142,7 @@ pub fn examine(authority: &dyn Authority, input: &Endorsed<'_>, rules: &Rules) -
     ));
     let Ok([vek, intermediate, root]) = certificates else {
         checks.extend(ENDORSEMENT.map(|name| Check::skipped(name, "a certificate cannot be read")));
-        return Examination { checks, claims: None };
+        return Examination { report_sha256, checks, claims: None };
     };
     let chain = Chain { class: authority.class(), report: &report, vek, intermediate, root };
     let product = authority.product(&report, &chain.vek, &chain.root);
@@ -143,7 +152,7 @@ pub fn examine(authority: &dyn Authority, input: &Endorsed<'_>, rules: &Rules) -
     let authentic = !checks.iter().any(Check::failed);
     let claims =
         product.ok().filter(|_| authentic).and_then(|product| chain.claims(product, crl.ok().flatten().as_ref()));
-    Examination { checks, claims }
+    Examination { report_sha256, checks, claims }
 }
 
 /// How one check on the endorsement ended.

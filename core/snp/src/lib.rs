@@ -40,6 +40,7 @@ mod der;
 pub mod examine;
 mod expectations;
 mod hex_bytes;
+pub mod kds;
 mod minima;
 mod oid;
 pub mod product;

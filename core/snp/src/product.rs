@@ -106,6 +106,12 @@ impl Product {
         }
     }
 
+    /// The product with this name, if its reports can be judged.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        if name == Self::Software.name() { Some(Self::Software) } else { ProductLine::from_name(name).map(Self::Line) }
+    }
+
     /// The layout of its TCB versions.
     #[must_use]
     pub const fn layout(self) -> Layout {

@@ -34,6 +34,13 @@ impl<'a> VekExtensions<'a> {
         if version != product.struct_version() {
             return Err(refusal(format!("structVersion is {version}, expected {}", product.struct_version())));
         }
+        // Levels of parts that the layout has no byte for: a report cannot claim them, so a key must not be for them.
+        let without_part: &[u8] = if product.layout() == Layout::Turin { &[4, 5, 6, 7] } else { &[4, 5, 6, 7, 9] };
+        for id in without_part.iter().map(|n| oid::spl(*n)) {
+            if certificate.extension(&id).is_some() && small_integer(certificate, &id)? != 0 {
+                return Err(refusal(format!("{} is a level of a part that {} lacks", show_oid(&id), product.name())));
+            }
+        }
         let level = |n: u8| small_integer(certificate, &oid::spl(n));
         Ok(Self {
             product_name: ia5(certificate, oid::PRODUCT_NAME)?

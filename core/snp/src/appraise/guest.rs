@@ -1,0 +1,217 @@
+//! What the guest is, and what it was launched with.
+
+use super::{Appraisal, Finding, require, wrong_bits};
+use crate::binding::{Use, report_data};
+use crate::bits::GuestPolicy;
+use crate::check::Refusal;
+use crate::examine::sha256;
+use crate::expectations::ExpectedReportData;
+use crate::report::HOST_VMPL;
+
+impl Appraisal<'_> {
+    pub(super) fn vmpl(&self) -> Finding {
+        let expected = self.expected.vmpl;
+        match self.claims.vmpl {
+            HOST_VMPL => Finding::broken("host-requested", "the host asked for this report, not the guest"),
+            found => require(
+                found == expected,
+                format!("the guest asked for the report at VMPL {found}"),
+                "vmpl",
+                format!("the report was asked for at VMPL {found}, expected {expected}"),
+            ),
+        }
+    }
+
+    pub(super) fn guest_policy(&self) -> Finding {
+        let GuestPolicy(policy) = self.claims.guest_policy;
+        let expected = self.expected.guest_policy;
+        let refuse = |sentence: String| Finding::broken("guest-policy", sentence);
+        if !self.claims.guest_policy.is_well_formed() {
+            return refuse(format!("the guest policy {policy:#x} has reserved bits that are not as specified"));
+        }
+        if let Some(exact) = expected.exact.filter(|exact| *exact != policy) {
+            return refuse(format!("the guest policy is {policy:#x}, expected {exact:#x}"));
+        }
+        if let Some(wrong) = wrong_bits(policy, expected.bits, GuestPolicy::names_in) {
+            return refuse(format!("the guest policy {policy:#x} {wrong}"));
+        }
+        let ((major, minor), (least_major, least_minor)) = (self.claims.guest_policy.abi(), expected.least_abi);
+        require(
+            (major, minor) >= (least_major, least_minor),
+            format!("the guest policy is {policy:#x}"),
+            "guest-policy",
+            format!("the guest policy asks for firmware ABI {major}.{minor}, expected {least_major}.{least_minor}"),
+        )
+    }
+
+    pub(super) fn debug(&self) -> Finding {
+        let allowed = self.claims.guest_policy.debug_allowed();
+        require(
+            !allowed,
+            "the host may not debug the guest",
+            "debug",
+            "the host may read the guest's memory: debugging is allowed",
+        )
+    }
+
+    /// With an agent, the guest may be moved to wherever the agent runs: only the one that the owner knows may be tied to it.
+    pub(super) fn migration_agent(&self) -> Finding {
+        let allowed = self.claims.guest_policy.migration_agent_allowed();
+        let found = self.claims.report_id_ma;
+        match (allowed, self.expected.migration_agent) {
+            (true, Some(expected)) => require(
+                found == expected,
+                format!("the migration agent is {found}"),
+                "migration-agent",
+                format!("the migration agent is {found}, expected {expected}"),
+            ),
+            (true, None) => Finding::broken(
+                "migration-agent",
+                "a migration agent may be tied to the guest, and could move it to a weaker platform",
+            ),
+            (false, Some(_)) => {
+                Finding::broken("migration-agent", "a migration agent is expected, and none may be tied to the guest")
+            }
+            (false, None) => require(
+                found.iter().all(|&byte| byte == 0xff),
+                "no migration agent may be tied to the guest",
+                "migration-agent",
+                format!("no migration agent may be tied to the guest, and REPORT_ID_MA is {found}"),
+            ),
+        }
+    }
+
+    /// Each list that was given must hold. AUTHOR_KEY_DIGEST is a claim only where AUTHOR_KEY_EN says that it counts.
+    pub(super) fn id_block(&self) -> Finding {
+        let lists = [
+            ("ID key", self.claims.id_key_digest, &self.expected.id_keys),
+            ("author key", self.claims.author_key_digest, &self.expected.author_keys),
+        ];
+        let mut said = Vec::new();
+        for (what, found, trusted) in lists {
+            match (found, trusted) {
+                (_, None) => {}
+                (Some(found), Some(trusted)) if trusted.contains(&found) => said.push(format!("{what} {found}")),
+                (Some(found), Some(_)) => {
+                    return Finding::broken(
+                        "id-block",
+                        format!("the {what} {found} is not among those that are trusted"),
+                    );
+                }
+                (None, Some(_)) => {
+                    return Finding::broken("id-block", format!("the guest has no ID block under an {what}"));
+                }
+            }
+        }
+        if said.is_empty() {
+            return Finding::NotAsked("no ID block is expected");
+        }
+        Finding::Holds(format!("the guest's ID block was signed under {}", said.join(" and ")))
+    }
+
+    pub(super) fn guest_image(&self) -> Finding {
+        let ids = [
+            ("family-id", "family", self.claims.family_id, self.expected.family_id),
+            ("image-id", "image", self.claims.image_id, self.expected.image_id),
+        ];
+        let wrong = ids.into_iter().find_map(|(code, what, found, expected)| {
+            let expected = expected.filter(|expected| *expected != found)?;
+            Some(Refusal::new(code, format!("the guest is of {what} {found}, expected {expected}")))
+        });
+        match (wrong, self.expected.family_id.or(self.expected.image_id)) {
+            (Some(refusal), _) => Finding::Broken(refusal),
+            (None, Some(_)) => Finding::Holds("family and image of the guest are as expected".to_owned()),
+            (None, None) => Finding::NotAsked("neither family nor image of the guest is expected"),
+        }
+    }
+
+    pub(super) fn instance(&self) -> Finding {
+        let found = self.claims.report_id;
+        match self.expected.report_id {
+            Some(expected) => require(
+                found == expected,
+                format!("the guest is the instance {found}"),
+                "report-id",
+                format!("the guest is the instance {found}, expected {expected}: it was started anew, or is another"),
+            ),
+            None => Finding::NotAsked("any instance of the guest will do"),
+        }
+    }
+
+    pub(super) fn guest_svn(&self) -> Finding {
+        let found = self.claims.guest_svn;
+        match self.expected.least_guest_svn {
+            Some(least) => require(
+                found >= least,
+                format!("the guest's security version is {found}"),
+                "guest-svn",
+                format!("the guest's security version is {found}, expected at least {least}"),
+            ),
+            None => Finding::NotAsked("no security version of the guest is expected"),
+        }
+    }
+
+    pub(super) fn policy_text(&self) -> Finding {
+        match self.attached.policy {
+            Some(text) => require(
+                sha256(text) == self.claims.host_data,
+                "the policy that came with the evidence is the one that the guest enforces",
+                "policy-text",
+                "the policy that came with the evidence is not the one whose digest the report has as HOST_DATA",
+            ),
+            None => Finding::NotAsked("no policy came with the evidence"),
+        }
+    }
+
+    pub(super) fn nonce(&self) -> Finding {
+        let (expected, what) = match &self.expected.report_data {
+            Some(ExpectedReportData::Challenge(nonce)) => {
+                (report_data(Use::Challenge, nonce, self.attached.runtime_data), "the challenge's nonce")
+            }
+            Some(ExpectedReportData::Exact(bytes)) => (*bytes, "the bytes expected"),
+            None => return Finding::NothingExpected("no nonce was given: this evidence may be old"),
+        };
+        let found = self.claims.report_data;
+        require(
+            found == expected,
+            format!("REPORT_DATA is {what}"),
+            "report-data",
+            format!("REPORT_DATA is {found}, which is not {what}: expected {expected}"),
+        )
+    }
+
+    pub(super) fn policy(&self) -> Finding {
+        let found = self.claims.host_data;
+        match self.expected.policy_digest {
+            Some(expected) => require(
+                found == expected,
+                format!("HOST_DATA is the policy's digest, {found}"),
+                "host-data",
+                format!("HOST_DATA is {found}, expected the policy's digest {expected}: another policy is enforced"),
+            ),
+            None => Finding::NothingExpected("no policy was given: whatever the enforced policy allows may run"),
+        }
+    }
+
+    pub(super) fn measurement(&self) -> Finding {
+        let found = self.claims.measurement;
+        match &self.expected.measurements {
+            Some(digests) => require(
+                digests.contains(&found),
+                "MEASUREMENT is the launch digest expected",
+                "measurement",
+                format!(
+                    "MEASUREMENT is {found}, not one of the {} launch digests expected: another guest was started",
+                    digests.len()
+                ),
+            ),
+            // The firmware has compared the digest with the one in the ID block, which the trusted key signed.
+            None => match self.id_block() {
+                Finding::Holds(_) => {
+                    Finding::Holds(format!("MEASUREMENT is {found}, as the ID block says that a trusted key signed"))
+                }
+                _ => Finding::NothingExpected("no launch digest was given: any guest may run"),
+            },
+        }
+    }
+}
