@@ -13,6 +13,7 @@
 //! layout, archive) says what an image is made of and opens its blobs; [`resolve`] brings them together.
 
 mod convert;
+mod document;
 mod error;
 mod fill;
 mod images;
@@ -31,6 +32,7 @@ mod source;
 mod store;
 
 pub use convert::FileImage;
+pub use document::fetch_document;
 pub use error::RegistryError;
 pub use inflate::unpacked;
 pub use layers::StoredLayer;

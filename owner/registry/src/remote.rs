@@ -11,8 +11,8 @@ mod auth;
 mod blob;
 mod challenge;
 mod credentials;
-mod http;
-mod proxy;
+pub(crate) mod http;
+pub(crate) mod proxy;
 mod tls;
 
 use std::io::Read;

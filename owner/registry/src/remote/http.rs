@@ -19,7 +19,7 @@ use ureq::{Agent, Body, Proxy};
 use super::auth::{Authorization, Login};
 use super::proxy::is_loopback;
 use super::{challenge, tls};
-use crate::{Event, Options, Progress, RegistryError};
+use crate::{Event, Options, Progress, RegistryError, Retry};
 
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
@@ -44,7 +44,7 @@ pub(super) struct Session<'a> {
 }
 
 /// A request that did not give what was asked for.
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// Trying again will not help.
     Final(RegistryError),
     /// It may help, after the pause that the server asks for, if it does.
@@ -133,17 +133,7 @@ impl<'a> Session<'a> {
 
     /// Does `attempt` until it works, fails for good, or has failed too often.
     pub(super) fn with_retries<T>(&self, attempt: impl Fn() -> Result<T, Failure>) -> Result<T, RegistryError> {
-        let mut failures = 0;
-        loop {
-            match attempt() {
-                Ok(value) => return Ok(value),
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(error, wanted)) => {
-                    failures += 1;
-                    self.pause(failures, error, wanted)?;
-                }
-            }
-        }
+        with_retries(self.options.retry, self.progress, attempt)
     }
 
     /// Waits before the next attempt, or gives up with `error`.
@@ -153,17 +143,7 @@ impl<'a> Session<'a> {
         error: RegistryError,
         wanted: Option<Duration>,
     ) -> Result<(), RegistryError> {
-        let retry = self.options.retry;
-        if failures >= retry.attempts || wanted.is_some_and(|wanted| wanted > retry.longest_pause) {
-            return Err(error);
-        }
-        let doubled = retry.first_pause.saturating_mul(1 << (failures - 1).min(16)).min(retry.longest_pause);
-        // Up to a quarter more, so that many clients do not come back at the same moment.
-        let spread = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos() % 256);
-        let pause = wanted.unwrap_or(doubled + doubled * spread / 1024);
-        self.progress.report(Event::Retrying { reason: &error.to_string(), seconds: pause.as_secs_f32() });
-        std::thread::sleep(pause);
-        Ok(())
+        pause(self.options.retry, self.progress, failures, error, wanted)
     }
 
     /// One request for something of the repository, with login and redirects; the answer is a success.
@@ -255,29 +235,9 @@ impl<'a> Session<'a> {
         if let Some(agent) = agents.get(&(verify, proxy.clone())) {
             return Ok(agent.clone());
         }
-        let agent = self.make_agent(verify, proxy.as_deref())?;
+        let agent = make_agent(self.options, self.reference.registry(), verify, proxy.as_deref())?;
         agents.insert((verify, proxy), agent.clone());
         Ok(agent)
-    }
-
-    fn make_agent(&self, verify: bool, proxy: Option<&str>) -> Result<Agent, RegistryError> {
-        let proxy = proxy.map(|url| {
-            let reason = "HTTP_PROXY or HTTPS_PROXY is not a URL that can be used".to_owned();
-            Proxy::new(url).map_err(|_| RegistryError::Protocol { url: "the proxy".to_owned(), reason })
-        });
-        let tls = tls::config(&self.options.ca_certificates, self.reference.registry(), verify)?;
-        Ok(Agent::config_builder()
-            .tls_config(tls)
-            .proxy(proxy.transpose()?)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .user_agent(concat!("caveau/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(CONNECT_TIME))
-            .timeout_recv_response(Some(IDLE_TIME))
-            .timeout_per_read(Some(IDLE_TIME))
-            .timeout_per_write(Some(IDLE_TIME))
-            .build()
-            .new_agent())
     }
 
     /// What an answer that is no success means.
@@ -302,8 +262,73 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Does `attempt` until it works, fails for good, or has failed too often.
+pub(crate) fn with_retries<T>(
+    retry: Retry,
+    progress: &dyn Progress,
+    attempt: impl Fn() -> Result<T, Failure>,
+) -> Result<T, RegistryError> {
+    let mut failures = 0;
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Passing(error, wanted)) => {
+                failures += 1;
+                pause(retry, progress, failures, error, wanted)?;
+            }
+        }
+    }
+}
+
+/// Waits before the next attempt, or gives up with `error`.
+fn pause(
+    retry: Retry,
+    progress: &dyn Progress,
+    failures: u32,
+    error: RegistryError,
+    wanted: Option<Duration>,
+) -> Result<(), RegistryError> {
+    if failures >= retry.attempts || wanted.is_some_and(|wanted| wanted > retry.longest_pause) {
+        return Err(error);
+    }
+    let doubled = retry.first_pause.saturating_mul(1 << (failures - 1).min(16)).min(retry.longest_pause);
+    // Up to a quarter more, so that many clients do not come back at the same moment.
+    let spread = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos() % 256);
+    let pause = wanted.unwrap_or(doubled + doubled * spread / 1024);
+    progress.report(Event::Retrying { reason: &error.to_string(), seconds: pause.as_secs_f32() });
+    std::thread::sleep(pause);
+    Ok(())
+}
+
+/// A client for the server `registry` (host, or host and port), by the proxy, with certificates verified or not.
+pub(crate) fn make_agent(
+    options: &Options,
+    registry: &str,
+    verify: bool,
+    proxy: Option<&str>,
+) -> Result<Agent, RegistryError> {
+    let proxy = proxy.map(|url| {
+        let reason = "HTTP_PROXY or HTTPS_PROXY is not a URL that can be used".to_owned();
+        Proxy::new(url).map_err(|_| RegistryError::Protocol { url: "the proxy".to_owned(), reason })
+    });
+    let tls = tls::config(&options.ca_certificates, registry, verify)?;
+    Ok(Agent::config_builder()
+        .tls_config(tls)
+        .proxy(proxy.transpose()?)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .user_agent(concat!("caveau/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(CONNECT_TIME))
+        .timeout_recv_response(Some(IDLE_TIME))
+        .timeout_per_read(Some(IDLE_TIME))
+        .timeout_per_write(Some(IDLE_TIME))
+        .build()
+        .new_agent())
+}
+
 /// What a request that got no answer means.
-fn failed(url: &str, error: &ureq::Error) -> Failure {
+pub(crate) fn failed(url: &str, error: &ureq::Error) -> Failure {
     let unreachable = RegistryError::Unreachable { url: shown(url), reason: error.to_string() };
     match error {
         ureq::Error::Io(cause) if cause.kind() == std::io::ErrorKind::ConnectionRefused => Failure::Final(unreachable),
@@ -338,12 +363,12 @@ fn redirect(from: &str, response: &Response<Body>, count: usize) -> Result<Strin
 }
 
 /// A header's value, if it is there and text.
-pub(super) fn header<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {
+pub(crate) fn header<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {
     response.headers().get(name).and_then(|value| value.to_str().ok())
 }
 
 /// A URL without its query, which may hold a signature.
-pub(super) fn shown(url: &str) -> String {
+pub(crate) fn shown(url: &str) -> String {
     url.split('?').next().unwrap_or(url).chars().take(300).collect()
 }
 
@@ -371,7 +396,7 @@ fn authority_of(url: &str) -> &str {
 }
 
 /// The host of an authority, without port and brackets.
-fn host_of(authority: &str) -> &str {
+pub(crate) fn host_of(authority: &str) -> &str {
     match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => authority.split(':').next().unwrap_or(authority),

@@ -48,7 +48,7 @@ impl Proxies {
     }
 
     /// The proxy for a request to `host` (without brackets) and `port`, if it goes through one.
-    pub(super) fn choose(&self, https: bool, host: &str, port: u16) -> Option<&str> {
+    pub(crate) fn choose(&self, https: bool, host: &str, port: u16) -> Option<&str> {
         let proxy = if https { self.https.as_deref() } else { self.http.as_deref() };
         let excepted = is_loopback(host) || self.exceptions.iter().any(|exception| exception.covers(host, port));
         proxy.filter(|_| !excepted)
@@ -56,7 +56,7 @@ impl Proxies {
 }
 
 /// Whether `host` is this machine itself.
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
