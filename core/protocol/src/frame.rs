@@ -53,6 +53,12 @@ impl Frame {
         Ok(Self { header, body })
     }
 
+    /// Bytes of header and body, which is what the frame holds of memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.header.len().saturating_add(self.body.len())
+    }
+
     /// Decodes the header, strictly: the type decides which fields there may be.
     ///
     /// # Errors

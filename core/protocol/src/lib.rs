@@ -43,7 +43,8 @@ mod request;
 pub use frame::{Frame, FrameError, MAX_BODY, MAX_HEADER, read_frame, write_frame};
 pub use id::{ContainerId, InvalidId, LayerId, Nonce, ProcessId};
 pub use reply::{
-    AgentError, AgentReply, ContainerStats, ErrorKind, Event, EventKind, Exit, Hello, Output, ReplyEnvelope, Report,
+    AgentError, AgentReply, BootStep, ContainerStats, ErrorKind, Event, EventKind, Exit, Hello, Output, ReplyEnvelope,
+    Report,
 };
 pub use request::{
     AgentRequest, Capabilities, CreateContainer, Exec, Limits, MountLayer, MountOverlay, MountScratch, ProcessSpec,

@@ -68,6 +68,19 @@ pub struct Hello {
     pub kernel: String,
     /// Nanoseconds from the kernel's start to the agent's first instruction.
     pub boot_ns: u64,
+    /// What the agent did since, in order; the last step is done just before the first request is read.
+    #[serde(default)]
+    pub steps: Vec<BootStep>,
+}
+
+/// A step of the agent's start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootStep {
+    /// What was done.
+    pub name: String,
+    /// Nanoseconds from the kernel's start to its end.
+    pub done_ns: u64,
 }
 
 /// What a piece of output says beyond its bytes.

@@ -10,6 +10,7 @@
 //! addresses are fixed, kernel settings are constants.
 
 use std::{
+    ffi::CStr,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -22,7 +23,7 @@ use rustix::{
     process::{Resource, Rlimit, setrlimit},
 };
 
-use crate::{entropy, netlink};
+use crate::{entropy, netlink, timeline::Timeline};
 
 /// Descriptors that the agent and its helpers may have; containers' processes get limits of their own.
 const OPEN_FILES: u64 = 1 << 20;
@@ -32,7 +33,7 @@ const NEW_ROOT: &str = "/run";
 
 /// Why the guest cannot start. It ends then.
 #[derive(Debug, thiserror::Error)]
-pub enum BootError {
+pub(crate) enum BootError {
     /// Random numbers cannot be had.
     #[error("failed to gather entropy")]
     Entropy(#[source] io::Error),
@@ -66,6 +67,12 @@ const FILE_SYSTEMS: [(&str, &str, &str); 7] = [
     ("tmpfs", "tmp", "mode=1777,size=1m"),
 ];
 
+/// Parameters of modules, by the names of their files; a kernel that has them built in takes them from its command line.
+///
+/// SCSI disks are looked for when [`caveau_storage::Storage`] asks, at the one target that has any: the kernel would ask
+/// all 256, and each question is an exit from the VM.
+const PARAMETERS: [(&str, &CStr); 1] = [("scsi_mod.ko", c"scan=manual")];
+
 /// Kernel settings: file below `/proc/sys`, value.
 ///
 /// Containers share the guest's network, so what Docker sets in a container's own is set here. The rest keeps the kernel
@@ -89,18 +96,22 @@ const SETTINGS: [(&str, &str); 12] = [
 ///
 /// # Errors
 /// [`BootError`]: the guest must end.
-pub fn boot() -> Result<TeeKind, BootError> {
+pub(crate) fn boot(timeline: &mut Timeline) -> Result<TeeKind, BootError> {
     let root = Path::new(NEW_ROOT);
     mount_file_systems(root)?;
+    hurry(root)?;
     let tee = TeeKind::from_cmdline(&read(&root.join("proc/cmdline"))?).map_err(BootError::Tee)?;
     // Before the network card's driver: an interface takes its defaults when it appears.
     apply_settings(&root.join("proc/sys"))?;
+    timeline.done("mount the kernel's file systems");
     load_modules(Path::new("/modules"), tee)?;
     lock_kernel(root)?;
+    timeline.done("load modules and lock the kernel");
     entropy::gather(&root.join("dev")).map_err(BootError::Entropy)?;
     netlink::set_up().map_err(BootError::Network)?;
     leave_initrd(root)?;
     raise_limits()?;
+    timeline.done("gather entropy, set up the network, enter the new root");
     Ok(tee)
 }
 
@@ -113,6 +124,12 @@ fn mount_file_systems(root: &Path) -> Result<(), BootError> {
         mount_at(kind, &place, options)?;
     }
     Ok(())
+}
+
+/// Makes the kernel end its grace periods at once (kernel documentation, RCU): device mapper, control groups and mounts wait for
+/// several each, and every wait would be some ticks of the clock in which the guest does nothing.
+fn hurry(root: &Path) -> Result<(), BootError> {
+    write(&root.join("sys/kernel/rcu_expedited"), "1")
 }
 
 fn mount_at(kind: &str, place: &Path, options: &str) -> Result<(), BootError> {
@@ -141,11 +158,18 @@ fn load_modules(folder: &Path, tee: TeeKind) -> Result<(), BootError> {
 
 fn load_module(path: &Path) -> Result<(), BootError> {
     let file = File::open(path).map_err(failed("open", path))?;
-    match rustix::system::finit_module(&file, c"", 0) {
+    match rustix::system::finit_module(&file, parameters(path), 0) {
         // Two lists may name the same one.
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => Err(failed("load", path)(error.into())),
     }
+}
+
+/// The parameters of the module in `NN-name.ko`.
+fn parameters(path: &Path) -> &'static CStr {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('-'));
+    let found = PARAMETERS.iter().find(|(module, _)| name.is_some_and(|(_, name)| name == *module));
+    found.map_or(c"", |(_, parameters)| parameters)
 }
 
 /// No more modules, and no way for root in a container to change the running kernel (kernel_lockdown(7)).
@@ -202,4 +226,17 @@ fn write(path: &Path, value: &str) -> Result<(), BootError> {
 fn failed(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BootError {
     let path = path.to_owned();
     move |source| BootError::File { act, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_get_their_parameters_by_name() {
+        assert_eq!(parameters(Path::new("/modules/03-scsi_mod.ko")), c"scan=manual");
+        for other in ["/modules/00-scsi_common.ko", "/modules/scsi_mod.ko", "/modules/03-scsi_mod", "/"] {
+            assert_eq!(parameters(Path::new(other)), c"", "{other}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The port: frames in, each request to where it belongs, replies out in any order.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs::File,
     io,
     sync::{
@@ -19,12 +19,15 @@ use caveau_protocol::{
 };
 
 use crate::{
-    answer::{Answer, Fatal, fatal, invalid},
+    answer::{Answer, Fatal, failed, fatal, invalid},
     live::Live,
 };
 
 /// Requests that may be open at once: enough for every stream of many processes, and bounded.
 const MAX_OPEN: usize = 128;
+
+/// Bytes that open requests may hold together: a policy, and input for every other request.
+const MAX_OPEN_BYTES: usize = 16 << 20;
 
 /// Stack of a thread that waits for one request's answer.
 const STACK: usize = 64 * 1024;
@@ -32,7 +35,8 @@ const STACK: usize = 64 * 1024;
 /// What all threads share.
 struct Connection {
     writer: Mutex<File>,
-    open: Mutex<BTreeSet<u64>>,
+    /// Numbers of the requests that are not answered yet, and the bytes that each came with.
+    open: Mutex<BTreeMap<u64, usize>>,
     live: Arc<Live>,
 }
 
@@ -62,7 +66,7 @@ impl<F: FnMut(AgentRequest, Vec<u8>) -> Answer + Send + 'static> Steps for F {
 pub(crate) fn serve(port: &File, steps: impl Steps, live: Arc<Live>) -> Result<(), Fatal> {
     let mut reader = port.try_clone().map_err(fatal("copy the port"))?;
     let writer = port.try_clone().map_err(fatal("copy the port"))?;
-    let connection = Arc::new(Connection { writer: Mutex::new(writer), open: Mutex::new(BTreeSet::new()), live });
+    let connection = Arc::new(Connection { writer: Mutex::new(writer), open: Mutex::default(), live });
     let ended = Arc::new(AtomicBool::new(false));
     let queue = start_gate(steps, Arc::clone(&connection), Arc::clone(&ended)).map_err(fatal("start a thread"))?;
     loop {
@@ -106,15 +110,16 @@ impl Connection {
     /// Takes a frame. Whatever its header says, it is whole, so that the next one can be read.
     fn receive(self: &Arc<Self>, frame: Frame, queue: &SyncSender<Step>) {
         match frame.header::<RequestEnvelope>() {
-            Ok(envelope) => self.dispatch(envelope, frame.body, queue),
+            Ok(envelope) => self.dispatch(envelope, frame, queue),
             Err(error) => self.send(0, Err(invalid(crate::answer::chain(&error)))),
         }
     }
 
     /// Hands a request on. It is answered exactly once.
-    fn dispatch(self: &Arc<Self>, envelope: RequestEnvelope, body: Vec<u8>, steps: &SyncSender<Step>) {
+    fn dispatch(self: &Arc<Self>, envelope: RequestEnvelope, frame: Frame, steps: &SyncSender<Step>) {
         let RequestEnvelope { version, id, request } = envelope;
-        if let Err(error) = self.admit(version, id, &request, &body) {
+        let (size, body) = (frame.size(), frame.body);
+        if let Err(error) = self.admit(version, id, &request, body.len(), size) {
             // Not admitted: whoever holds the number keeps it.
             self.send(id, Err(error));
             return;
@@ -137,8 +142,8 @@ impl Connection {
         }
     }
 
-    /// Whether a request can be taken: version, number, and a body only where one belongs.
-    fn admit(&self, version: u16, id: u64, request: &AgentRequest, body: &[u8]) -> Result<(), AgentError> {
+    /// Whether a request can be taken: version, number, a body only where one belongs, and room for its `size` in bytes.
+    fn admit(&self, version: u16, id: u64, request: &AgentRequest, body: usize, size: usize) -> Result<(), AgentError> {
         if version != VERSION {
             return Err(invalid(format!("invalid protocol version {version}: this guest speaks {VERSION}")));
         }
@@ -147,16 +152,20 @@ impl Connection {
             AgentRequest::WriteInput { .. } => MAX_CHUNK,
             _ => 0,
         };
-        if body.len() > most {
-            return Err(invalid(format!("a body of {} bytes: this request has at most {most}", body.len())));
+        if body > most {
+            return Err(invalid(format!("a body of {body} bytes: this request has at most {most}")));
         }
         let mut open = lock(&self.open);
         if open.len() >= MAX_OPEN {
             return Err(invalid(format!("more than {MAX_OPEN} requests are open")));
         }
-        if id == 0 || !open.insert(id) {
+        if id == 0 || open.contains_key(&id) {
             return Err(invalid(format!("invalid request number {id}: it must be above 0 and not in use")));
         }
+        if open.values().fold(size, |sum, bytes| sum.saturating_add(*bytes)) > MAX_OPEN_BYTES {
+            return Err(invalid(format!("open requests hold more than {MAX_OPEN_BYTES} bytes")));
+        }
+        open.insert(id, size);
         Ok(())
     }
 
@@ -187,11 +196,15 @@ impl Connection {
 
     /// Sends a reply. A host that does not take it is gone, and the reading side finds out.
     fn send(&self, id: u64, answer: Answer) {
-        let (result, body) = match answer {
-            Ok((reply, body)) => (Ok(reply), body),
-            Err(error) => (Err(error), Vec::new()),
+        let framed = |answer: Answer| {
+            let (result, body) = match answer {
+                Ok((reply, body)) => (Ok(reply), body),
+                Err(error) => (Err(error), Vec::new()),
+            };
+            Frame::new(&ReplyEnvelope { version: VERSION, id, result }, body)
         };
-        let frame = Frame::new(&ReplyEnvelope { version: VERSION, id, result }, body);
+        // One that does not fit a frame is told of: whoever asked waits for an answer.
+        let frame = framed(answer).or_else(|error| framed(Err(failed("frame the answer", &error))));
         if let Ok(frame) = frame {
             let _ = write_frame(&mut *lock(&self.writer), &frame);
         }
@@ -238,8 +251,10 @@ mod tests {
             if matches!(request, AgentRequest::Stats { .. }) {
                 self.go.recv().unwrap();
             }
+            // What is too much for a frame.
+            let much = matches!(request, AgentRequest::UnmountLayer { .. });
             self.seen.send(request).unwrap();
-            crate::answer::done()
+            if much { Err(invalid("x".repeat(caveau_protocol::MAX_HEADER))) } else { crate::answer::done() }
         }
     }
 
@@ -358,6 +373,37 @@ mod tests {
         for id in 1..=MAX_OPEN as u64 {
             assert_eq!(host.reply().id, id);
         }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes() {
+        let mut host = Host::new();
+        host.send(1, AgentRequest::Stats { container: container() }, &[]);
+        let policy = || AgentRequest::SetPolicy { host_certificates: None };
+        let body = vec![0; MAX_BODY];
+        for id in 2..=4 {
+            host.send(id, policy(), &body);
+        }
+        host.send(5, policy(), &body);
+        let (id, message) = host.refusal();
+        assert!(id == 5 && message.contains("16777216 bytes"), "{message}");
+        host.send(6, AgentRequest::Hello, &[]);
+        host.go.send(()).unwrap();
+        for id in [1, 2, 3, 4, 6] {
+            assert_eq!(host.reply().id, id);
+        }
+        host.send(5, policy(), &body);
+        assert_eq!(host.reply().id, 5, "answered requests hold nothing");
+    }
+
+    #[test]
+    fn an_answer_that_fits_no_frame_is_an_error() {
+        let mut host = Host::new();
+        host.send(1, AgentRequest::UnmountLayer { layer: caveau_protocol::LayerId(1) }, &[]);
+        let ReplyEnvelope { id, result, .. } = host.reply();
+        let error = result.unwrap_err();
+        assert!(id == 1 && error.kind == ErrorKind::Failed, "{error:?}");
+        assert!(error.message.contains("not within 1 and"), "{error:?}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::{
     containers::Containers,
     context::Context,
     live::Live,
+    timeline::Timeline,
 };
 
 /// How long a layer's watch waits for one piece of news.
@@ -62,10 +63,11 @@ impl Gate {
     ///
     /// # Errors
     /// Where the kernel does not say its release.
-    pub(crate) fn new(guest: Guest, reaper: Arc<Reaper>, live: Arc<Live>, boot_ns: u64) -> Result<Self, Fatal> {
+    pub(crate) fn new(guest: Guest, reaper: Arc<Reaper>, live: Arc<Live>) -> Result<Self, Fatal> {
         let Guest { tee, storage } = guest;
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-        let hello = Hello { agent: env!("CARGO_PKG_VERSION").to_owned(), tee: tee.kind().to_string(), kernel, boot_ns };
+        let (agent, tee_name) = (env!("CARGO_PKG_VERSION").to_owned(), tee.kind().to_string());
+        let hello = Hello { agent, tee: tee_name, kernel, boot_ns: 0, steps: Vec::new() };
         let runtime = Runtime::new(Path::new("/run/caveau/containers").to_owned(), reaper);
         Ok(Self {
             attester: Attester::new(tee),
@@ -79,6 +81,12 @@ impl Gate {
             hello,
             in_force: None,
         })
+    }
+
+    /// What hello says of the start.
+    pub(crate) fn tell(&mut self, timeline: Timeline) {
+        self.hello.boot_ns = timeline.begun_ns;
+        self.hello.steps = timeline.steps;
     }
 
     /// The layers' devices, for their watch.

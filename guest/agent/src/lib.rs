@@ -35,7 +35,7 @@
 
 mod answer;
 mod attester;
-pub mod boot;
+mod boot;
 mod connection;
 mod containers;
 mod context;
@@ -45,44 +45,46 @@ mod gate;
 mod live;
 mod netlink;
 mod port;
+mod timeline;
 
 use std::{fs::File, process::ExitCode, sync::Arc};
 
 use caveau_protocol::AgentRequest;
 use caveau_runtime::Reaper;
 use caveau_storage::Storage;
-use rustix::{
-    system::{RebootCommand, reboot},
-    time::{ClockId, clock_gettime},
-};
+use rustix::system::{RebootCommand, reboot};
 
 pub use crate::answer::{Answer, Fatal};
 use crate::{
     gate::{Gate, Guest},
     live::Live,
+    timeline::Timeline,
 };
 
 /// The life of PID 1: boots, serves the host until it goes away or asks for the end, and switches the VM off.
 #[must_use]
 pub fn run() -> ExitCode {
-    let boot_ns = since_kernel_start();
-    if let Err(error) = boot_and_serve(boot_ns) {
+    if let Err(error) = boot_and_serve(Timeline::begin()) {
         // The console is the last thing that somebody may read.
         eprintln!("caveau-agent: {}", answer::chain(&*error));
     }
     power_off()
 }
 
-fn boot_and_serve(boot_ns: u64) -> Result<(), Fatal> {
-    let kind = boot::boot()?;
+fn boot_and_serve(mut timeline: Timeline) -> Result<(), Fatal> {
+    let kind = boot::boot(&mut timeline)?;
     let tee = caveau_tee::open(kind)?;
+    timeline.done("open the TEE");
     let storage = Storage::open()?;
+    timeline.done("look for disks");
     let port = port::open(caveau_protocol::AGENT_PORT)?;
     let live = Arc::new(Live::default());
     let notified = Arc::clone(&live);
     let reaper = Reaper::start(move |_| notified.exited())?;
-    let gate = Gate::new(Guest { tee, storage }, reaper, Arc::clone(&live), boot_ns)?;
+    let mut gate = Gate::new(Guest { tee, storage }, reaper, Arc::clone(&live))?;
     gate::watch_layers(gate.layers(), Arc::clone(&live))?;
+    timeline.done("open the port");
+    gate.tell(timeline);
     connection::serve(&port, gate, live)
 }
 
@@ -97,26 +99,20 @@ pub fn serve_with(
     connection::serve(port, step, Arc::new(Live::default()))
 }
 
-/// Nanoseconds from the kernel's start until now.
-fn since_kernel_start() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let part = |value: i64| u64::try_from(value).unwrap_or(0);
-    part(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(now.tv_nsec))
-}
-
 /// Ends the guest from any thread.
 pub(crate) fn end() {
     // The first process goes on where the kernel refuses, and the host ends the VM.
     let _ = power_off();
 }
 
-/// Switches the VM off, if this is its first process; returns only where the kernel refuses.
+/// Ends the VM, if this is its first process; returns only where the kernel refuses.
 fn power_off() -> ExitCode {
     if rustix::process::getpid().as_raw_nonzero().get() != 1 {
         return ExitCode::FAILURE;
     }
     rustix::fs::sync();
+    // A reset ends the VM, for QEMU is told to start none again; to power off takes tables of the host.
     // Nothing can be told to anybody where it fails: the first process ends, the kernel panics, the VM ends.
-    let _ = reboot(RebootCommand::PowerOff);
+    let _ = reboot(RebootCommand::Restart);
     ExitCode::FAILURE
 }

@@ -193,6 +193,12 @@ impl DeviceMapper {
         }
     }
 
+    /// Gives a device another table, which is in use on return; on failure it keeps the one it has.
+    pub(crate) fn replace(&self, device: &MappedDevice, target: &Target<'_>) -> Result<()> {
+        self.load(&device.name, target)?;
+        self.call(Command::Suspend, &device.name, 0, &[]).map(drop)
+    }
+
     /// Takes a device away; waits a moment where it is in use. One that is gone is as well.
     pub(crate) fn remove(&self, device: &MappedDevice) -> Result<()> {
         let start = Instant::now();

@@ -9,6 +9,10 @@ use crate::{Result, StorageError};
 
 /// Where the kernel lists SCSI disks, as `HOST:CHANNEL:TARGET:LUN`.
 const SCSI_DISKS: &str = "/sys/class/scsi_disk";
+/// Where the kernel lists SCSI controllers.
+const SCSI_HOSTS: &str = "/sys/class/scsi_host";
+/// Channel and target of every disk, and all logical units of it, as a controller's `scan` takes them.
+const TARGET: &str = "0 0 -";
 /// How long a disk that was promised is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -64,6 +68,27 @@ impl Disk {
     }
 }
 
+/// Has every controller look for disks, where a host that keeps to its part has them.
+///
+/// # Errors
+/// Where there are controllers and one cannot be asked.
+pub(crate) fn look() -> Result<()> {
+    look_in(Path::new(SCSI_HOSTS))
+}
+
+fn look_in(folder: &Path) -> Result<()> {
+    let entries = match folder.read_dir() {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).context("read folder", folder),
+    };
+    for entry in entries {
+        let scan = entry.context("read folder", folder)?.path().join("scan");
+        fs::write(&scan, TARGET).context("write", &scan)?;
+    }
+    Ok(())
+}
+
 /// Names of the block devices of all SCSI disks with this number.
 fn names(folder: &Path, lun: u16) -> Result<Vec<String>> {
     let mut names = Vec::new();
@@ -108,6 +133,19 @@ mod tests {
         for bad in ["0:0:0", "0:0:0:1:2", "0:0:0:x", "0:0:0:+1", "0:0:0:01", "0:0:0:70000", ""] {
             assert_eq!(lun_of(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn every_controller_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        for host in ["host0", "host1"] {
+            fs::create_dir(folder.path().join(host)).unwrap();
+        }
+        look_in(folder.path()).unwrap();
+        for host in ["host0", "host1"] {
+            assert_eq!(fs::read_to_string(folder.path().join(host).join("scan")).unwrap(), "0 0 -");
+        }
+        look_in(&folder.path().join("absent")).unwrap();
     }
 
     #[test]

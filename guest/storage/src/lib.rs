@@ -62,11 +62,13 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Opens device mapper. `/dev` (devtmpfs), `/sys` and `/run` must be mounted, and the modules loaded.
+    /// Opens device mapper and has the kernel look for disks. `/dev` (devtmpfs), `/sys` and `/run` must be mounted, and the
+    /// modules loaded.
     ///
     /// # Errors
-    /// Where the kernel has no device mapper.
+    /// Where the kernel has no device mapper, or does not look for disks.
     pub fn open() -> Result<Self> {
+        disk::look()?;
         Ok(Self { device_mapper: device_mapper::DeviceMapper::open()?, next: AtomicU64::new(0) })
     }
 

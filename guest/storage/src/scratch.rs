@@ -176,17 +176,21 @@ impl Storage {
         let table =
             |sectors| Target { kind: "integrity", sectors, parameters: &parameters, read_only: false, secret: false };
         // How many sectors are left beside the tags is for the kernel to say, and it says it of a device that works.
-        let first = self.device_mapper.map(&name, &table(8))?;
-        let status = self.device_mapper.status(&first);
-        self.device_mapper.remove(&first)?;
-        let provided = provided_sectors(&status?);
-        match provided.filter(|&provided| provided < disk.sectors()) {
-            Some(provided) => Ok((self.device_mapper.map(&name, &table(provided))?, provided)),
-            None => Err(StorageError::BadIntegrity {
-                lun: disk.lun,
-                provided: provided.unwrap_or_default(),
-                sectors: disk.sectors(),
-            }),
+        let device = self.device_mapper.map(&name, &table(8))?;
+        let sized = self.device_mapper.status(&device).and_then(|status| {
+            let provided = provided_sectors(&status).unwrap_or_default();
+            if !(1..disk.sectors()).contains(&provided) {
+                return Err(StorageError::BadIntegrity { lun: disk.lun, provided, sectors: disk.sectors() });
+            }
+            self.device_mapper.replace(&device, &table(provided))?;
+            Ok(provided)
+        });
+        match sized {
+            Ok(provided) => Ok((device, provided)),
+            Err(error) => {
+                self.device_mapper.remove(&device)?;
+                Err(error)
+            }
         }
     }
 

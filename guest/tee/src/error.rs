@@ -51,13 +51,11 @@ pub enum TeeError {
     /// The measured command line names `snp`, and this machine is not a SEV-SNP guest.
     #[error("this guest is made for snp, but the machine shows no SEV-SNP: start it with a SEV-SNP capable host")]
     NoSnp,
-    /// Neither way to the processor is there.
-    #[error("neither {} nor {} is there; is the sev-guest module loaded?", tsm.display(), device.display())]
-    NoSnpDevice {
+    /// The way to the processor is not there.
+    #[error("{} is not there: the kernel must be 6.7 or later, with its modules tsm and sev-guest", tsm.display())]
+    NoTsm {
         /// The configfs folder.
         tsm: PathBuf,
-        /// The device.
-        device: PathBuf,
     },
     /// A report came whose REPORT_DATA is not what was asked for.
     #[error("the report answers another request: its REPORT_DATA is not the one asked for")]

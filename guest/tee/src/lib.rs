@@ -89,7 +89,10 @@ pub fn open(kind: TeeKind) -> Result<Box<dyn Tee>, TeeError> {
     let signs = sev_signs();
     match kind {
         TeeKind::EmulatedSnp => Ok(Box::new(EmulatedTee::open(root, &signs)?)),
-        TeeKind::Snp => Ok(Box::new(SnpTee::open(root, &signs)?)),
+        TeeKind::Snp => {
+            tsm::TsmReports::mount(root)?;
+            Ok(Box::new(SnpTee::open(root, &signs)?))
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! SEV-SNP by the kernel: configfs-tsm for reports where there is one, the device for the rest.
+//! SEV-SNP by the kernel: configfs-tsm for reports, the device for derived keys.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::{DerivedKey, KeyRequest, SevSigns, Tee, TeeError, TeeEvidence, TeeKin
 
 /// The kernel's ways to the secure processor.
 pub struct SnpTee {
-    reports: Option<TsmReports>,
+    reports: TsmReports,
     device: Option<SevGuest>,
     device_path: PathBuf,
 }
@@ -20,17 +20,8 @@ impl SnpTee {
             return Err(TeeError::NoSnp);
         }
         let device_path = SevGuest::path(root);
-        let (reports, device) = (TsmReports::open(root), SevGuest::open(root)?);
-        if reports.is_none() && device.is_none() {
-            return Err(TeeError::NoSnpDevice { tsm: TsmReports::folder(root), device: device_path });
-        }
-        Ok(Self { reports, device, device_path })
-    }
-
-    fn device(&self) -> Result<&SevGuest, TeeError> {
-        self.device
-            .as_ref()
-            .ok_or_else(|| TeeError::KeysUnavailable { kind: TeeKind::Snp.as_str(), path: self.device_path.clone() })
+        let reports = TsmReports::open(root).ok_or_else(|| TeeError::NoTsm { tsm: TsmReports::folder(root) })?;
+        Ok(Self { reports, device: SevGuest::open(root)?, device_path })
     }
 }
 
@@ -40,14 +31,12 @@ impl Tee for SnpTee {
     }
 
     fn report(&mut self, report_data: &[u8; 64]) -> Result<TeeEvidence, TeeError> {
-        match &self.reports {
-            Some(reports) => reports.report(report_data),
-            None => self.device()?.report(report_data),
-        }
+        self.reports.report(report_data)
     }
 
     fn derived_key(&mut self, request: &KeyRequest) -> Result<DerivedKey, TeeError> {
-        self.device()?.derived_key(request)
+        let absent = || TeeError::KeysUnavailable { kind: TeeKind::Snp.as_str(), path: self.device_path.clone() };
+        self.device.as_ref().ok_or_else(absent)?.derived_key(request)
     }
 }
 
@@ -68,8 +57,10 @@ mod tests {
     #[test]
     fn a_machine_whose_kernel_offers_nothing_is_refused() {
         let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("dev")).unwrap();
+        std::fs::write(SevGuest::path(root.path()), b"").unwrap();
         let opened = SnpTee::open(root.path(), &signs_under(root.path(), 0x1a));
-        assert!(matches!(opened, Err(TeeError::NoSnpDevice { .. })));
+        assert!(matches!(opened, Err(TeeError::NoTsm { .. })), "the device alone gives no reports");
     }
 
     #[test]

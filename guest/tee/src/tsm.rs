@@ -1,14 +1,19 @@
-//! Reports by configfs-tsm (Linux 6.7 and later, Documentation/ABI/testing/configfs-tsm).
+//! Reports by configfs-tsm (Linux 6.7 and later, Documentation/ABI/testing/configfs-tsm): the kernel's one interface for reports
+//! of every TEE, which tells when two askers meet, and knows of service modules below the guest.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::mount::{MountFlags, mount};
+
 use crate::{TeeError, TeeEvidence, check_report};
 
-/// Where entries are made, under the root folder.
-const FOLDER: &str = "sys/kernel/config/tsm/report";
+/// Where configfs belongs, under the root folder; sysfs has this folder once the kernel has configfs.
+const CONFIGFS: &str = "sys/kernel/config";
+/// Where entries are made, under that folder.
+const FOLDER: &str = "tsm/report";
 /// The provider of SEV-SNP guests.
 const PROVIDER: &str = "sev_guest";
 /// More than any attribute has.
@@ -22,7 +27,21 @@ pub(crate) struct TsmReports {
 impl TsmReports {
     /// The path of the folder under `root`.
     pub(crate) fn folder(root: &Path) -> PathBuf {
-        root.join(FOLDER)
+        root.join(CONFIGFS).join(FOLDER)
+    }
+
+    /// Mounts configfs under `root`, where the kernel has it and nobody did before.
+    pub(crate) fn mount(root: &Path) -> Result<(), TeeError> {
+        let path = root.join(CONFIGFS);
+        if !path.is_dir() || Self::folder(root).is_dir() {
+            return Ok(());
+        }
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("configfs", &path, "configfs", flags, c"").map_err(|error| TeeError::Device {
+            act: "mount configfs at",
+            path,
+            source: error.into(),
+        })
     }
 
     /// The interface, where this kernel has it.
@@ -100,7 +119,11 @@ fn query(entry: &impl Attributes, report_data: &[u8; 64]) -> Result<TeeEvidence,
     }
     write(entry, "inblob", report_data)?;
     let report = read(entry, "outblob")?;
-    let certificates = read(entry, "auxblob")?;
+    // Hosts need not offer certificates, and kernels then need not have the attribute.
+    let certificates = match read(entry, "auxblob") {
+        Err(TeeError::Device { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        read => read?,
+    };
     let after = generation(entry)?;
     let expected = before.saturating_add(writes);
     if after != expected {
@@ -184,6 +207,23 @@ mod tests {
         let evidence = query(&Fake::new(&[("privlevel_floor", "0\n")]), &[7; 64]).unwrap();
         assert_eq!(evidence.report[0x50..0x90], [7; 64]);
         assert_eq!(evidence.certificates, b"table");
+    }
+
+    #[test]
+    fn a_report_may_come_without_a_table() {
+        let entry = Fake::new(&[]);
+        entry.attributes.borrow_mut().remove("auxblob");
+        assert!(query(&entry, &[7; 64]).unwrap().certificates.is_empty());
+    }
+
+    #[test]
+    fn configfs_is_mounted_where_the_kernel_has_it_and_nobody_did() {
+        let root = tempfile::tempdir().unwrap();
+        TsmReports::mount(root.path()).unwrap();
+        assert!(TsmReports::open(root.path()).is_none(), "a kernel without configfs");
+        std::fs::create_dir_all(TsmReports::folder(root.path())).unwrap();
+        TsmReports::mount(root.path()).unwrap();
+        assert!(TsmReports::open(root.path()).is_some(), "it was mounted before");
     }
 
     #[test]

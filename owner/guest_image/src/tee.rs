@@ -28,13 +28,14 @@ impl Tee {
     ///
     /// `panic=-1 reboot=t`: a guest that cannot go on resets, and its monitor ends rather than hangs. An emulated processor
     /// spends half a second on the kernel's self-tests of ciphers, which find nothing there that the build would not have.
+    /// `scsi_mod.scan=manual`: the agent looks for disks where they are (a kernel whose SCSI is a module gets it from the agent).
     #[must_use]
     pub const fn cmdline(self) -> &'static str {
         match self {
             Self::EmulatedSnp => {
-                "caveau.tee=emulated-snp console=ttyS0 quiet loglevel=3 panic=-1 reboot=t cryptomgr.notests"
+                "caveau.tee=emulated-snp console=ttyS0 quiet loglevel=3 panic=-1 reboot=t scsi_mod.scan=manual cryptomgr.notests"
             }
-            Self::Snp => "caveau.tee=snp console=ttyS0 quiet loglevel=3 panic=-1 reboot=t",
+            Self::Snp => "caveau.tee=snp console=ttyS0 quiet loglevel=3 panic=-1 reboot=t scsi_mod.scan=manual",
         }
     }
 
