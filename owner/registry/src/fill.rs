@@ -19,10 +19,10 @@ use caveau_oci::{Digest, Hasher};
 
 use crate::convert::write_image;
 use crate::error::unwrap_io;
-use crate::inflate::Unpacker;
+use crate::inflate::{Unpacker, pump};
 use crate::layers::{self, Converted, Entry};
 use crate::lock::EntryLock;
-use crate::pipe::{CHUNK_BYTES, PipeReader, PipeWriter, fill, pipe};
+use crate::pipe::{PipeReader, PipeWriter, fill, pipe};
 use crate::plan::{LayerSource, LayerSpec};
 use crate::{Event, Limits, Options, Progress, RegistryError, Store, StoredLayer};
 
@@ -190,22 +190,13 @@ impl Job<'_> {
         let failed = |error: io::Error| RegistryError::Unpack { layer, reason: error.to_string() };
         let mut unpacker = Unpacker::new(packed).map_err(failed)?;
         let mut total = 0;
-        loop {
-            let mut chunk = out.buffer();
-            let read = fill(&mut unpacker, &mut chunk).map_err(failed)?;
-            total += read as u64;
-            self.check_growth(layer, total, read as u64)?;
-            chunk.truncate(read);
-            let ended = read < CHUNK_BYTES;
-            if read > 0 && out.send(chunk).is_err() {
-                // The converter gave up and will say why.
-                return Ok(());
-            }
-            if ended {
-                out.finish();
-                return Ok(());
-            }
-        }
+        let within_limits = |read| {
+            total += read;
+            self.check_growth(layer, total, read).map_err(io::Error::other)
+        };
+        pump(&mut unpacker, &out, within_limits).map_err(|error| unwrap_io(error, failed))?;
+        out.finish();
+        Ok(())
     }
 
     /// Refuses a layer or an image that grows too large, in all or for its packed size.

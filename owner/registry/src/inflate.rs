@@ -6,6 +6,8 @@ use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+use crate::pipe::{CHUNK_BYTES, PipeReader, PipeWriter, fill, pipe};
+
 /// The largest window that a zstd frame may ask for: what the reference decoder takes without being told otherwise.
 const MAX_ZSTD_WINDOW: u64 = 128 << 20;
 
@@ -17,12 +19,59 @@ pub(crate) enum Unpacker<R> {
 }
 
 /// The unpacked bytes of a layer's tar that may be packed with gzip or zstd; its first bytes say how. The first buffer of
-/// `input` must hold four of them if there are as many.
+/// `input` must hold four of them if there are as many. Unpacking goes on in a thread of its own, a little ahead of who
+/// reads.
 ///
 /// # Errors
 /// Where the first bytes cannot be read. Broken packing is an error of the reader that comes back.
-pub fn unpacked<R: BufRead>(input: R) -> io::Result<impl Read> {
-    Unpacker::new(input)
+pub fn unpacked<R: BufRead + Send + 'static>(input: R) -> io::Result<impl Read> {
+    Ok(match Unpacker::new(input)? {
+        Unpacker::Plain(input) => Unpacked::Plain(input),
+        mut packed => {
+            let (writer, reader) = pipe();
+            std::thread::Builder::new().name("unpack".to_owned()).spawn(move || {
+                match pump(&mut packed, &writer, |_| Ok(())) {
+                    Ok(()) => writer.finish(),
+                    Err(error) => writer.fail(error),
+                }
+            })?;
+            Unpacked::Ahead(reader)
+        }
+    })
+}
+
+/// What [`unpacked`] gives.
+enum Unpacked<R> {
+    Ahead(PipeReader),
+    Plain(R),
+}
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Ahead(pipe) => pipe.read(buffer),
+            Self::Plain(input) => input.read(buffer),
+        }
+    }
+}
+
+/// Sends on all that `source` gives, in whole chunks but for the last, after asking `check` about each chunk's length.
+/// A reader that has gone away ends it without an error: it knows why.
+pub(crate) fn pump(
+    source: &mut dyn Read,
+    out: &PipeWriter,
+    mut check: impl FnMut(u64) -> io::Result<()>,
+) -> io::Result<()> {
+    loop {
+        let mut chunk = out.buffer();
+        let read = fill(source, &mut chunk)?;
+        check(read as u64)?;
+        chunk.truncate(read);
+        let ended = read < CHUNK_BYTES;
+        if read > 0 && out.send(chunk).is_err() || ended {
+            return Ok(());
+        }
+    }
 }
 
 impl<R: BufRead> Unpacker<R> {

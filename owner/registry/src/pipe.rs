@@ -1,7 +1,8 @@
 //! Bytes from one thread to another, in chunks whose buffers go round.
 //!
 //! The reader sees the end of the stream only if the writer said that it was good ([`PipeWriter::finish`]). A writer
-//! that goes away without saying so makes an error, so nothing that was cut off passes for complete.
+//! that fails ([`PipeWriter::fail`]), or goes away without a word, makes an error, so nothing that was cut off passes for
+//! complete.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -14,6 +15,7 @@ const DEPTH: usize = 4;
 enum Message {
     Chunk(Vec<u8>),
     End,
+    Failed(io::Error),
 }
 
 /// Takes chunks.
@@ -61,6 +63,12 @@ impl PipeWriter {
         // A reader that has gone away does not need to know.
         let _ = self.full.send(Message::End);
     }
+
+    /// Says that there is no more for this reason, which the reader gets as its error.
+    pub(crate) fn fail(self, error: io::Error) {
+        // As above.
+        let _ = self.full.send(Message::Failed(error));
+    }
 }
 
 /// Fills `buffer` from `source` as far as there is something; fewer bytes mean the end.
@@ -90,6 +98,7 @@ impl BufRead for PipeReader {
                     }
                 }
                 Ok(Message::End) => self.ended = true,
+                Ok(Message::Failed(error)) => return Err(error),
                 Err(_) => return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the stream broke off")),
             }
         }
@@ -139,6 +148,17 @@ mod tests {
         writer.send(vec![1, 2, 3]).unwrap();
         drop(writer);
         assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_writer_that_fails_says_why_and_there_is_no_end_after_it() {
+        let (writer, mut reader) = pipe();
+        writer.send(vec![1, 2, 3]).unwrap();
+        writer.fail(io::Error::other("disk on fire"));
+        let mut read = Vec::new();
+        assert_eq!(reader.read_to_end(&mut read).unwrap_err().to_string(), "disk on fire");
+        assert_eq!(read, [1, 2, 3]);
+        assert_eq!(reader.read_to_end(&mut read).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
