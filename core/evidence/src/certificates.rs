@@ -2,6 +2,7 @@
 
 use caveau_snp::certificate::Certificate;
 use caveau_snp::crl::Crl;
+use caveau_snp::time::Timestamp;
 use caveau_sp_message::TableError;
 use caveau_sp_message::certificates::{self as table, CertificateId};
 use serde::Deserialize;
@@ -96,13 +97,17 @@ impl Certificates {
     pub fn from_file(bytes: &[u8]) -> Result<Self, CertificatesError> {
         let text = std::str::from_utf8(bytes).unwrap_or_default();
         let objects = match bytes.first() {
+            Some(b'{') => return Self::from_thim(bytes),
             _ if text.contains("-----BEGIN ") => {
                 let blocks = pem::blocks(text, &pem::LABELS);
                 blocks.ok_or_else(|| CertificatesError::Unknown("a PEM block is broken".to_owned()))?
             }
-            Some(b'{') => return Self::from_thim(bytes),
             Some(0x30) => vec![bytes.to_vec()],
-            _ => return Self::from_table(bytes),
+            _ => {
+                let table = Self::from_table(bytes)?;
+                let empty = || CertificatesError::Unknown("there is nothing in it".to_owned());
+                return (table != Self::default()).then_some(table).ok_or_else(empty);
+            }
         };
         if objects.is_empty() {
             return Err(CertificatesError::Unknown("there is neither a certificate nor a revocation list".to_owned()));
@@ -148,6 +153,13 @@ impl Certificates {
             root: one("root", self.root, other.root)?,
             crl: one("revocation list", self.crl, other.crl)?,
         })
+    }
+
+    /// Whether there is no revocation list, or one that says it is in force `at` this time: whether to look for a newer one.
+    #[must_use]
+    pub fn list_in_force(&self, at: Timestamp) -> bool {
+        let Some(list) = &self.crl else { return true };
+        Crl::parse(list).is_ok_and(|list| list.this_update() <= at && at <= list.next_update())
     }
 
     /// These, and what is missing from `other`.

@@ -335,6 +335,8 @@ fn names_chip(chip_id: &Hex<64>, hwid: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::build::{CertificateSpec, Role, assemble, certificate_tbs, p384_spki};
+    use crate::report::{ReportFields, Signature, set_signature};
 
     #[test]
     fn the_published_keys_are_hashes_as_they_are_shown() {
@@ -352,5 +354,29 @@ mod tests {
         chip_id.0[63] = 1;
         assert!(!names_chip(&chip_id, &[1, 2, 3, 4, 5, 6, 7, 8]));
         assert!(!names_chip(&chip_id, &[1; 65]));
+    }
+
+    /// A certificate with `point` as its key. Its signature is nobody's.
+    fn certificate(role: Role<'_>, point: u8) -> Vec<u8> {
+        let (not_before, not_after) = (Timestamp::from_unix(0), Timestamp::from_unix(1));
+        let public_key = p384_spki(&[&[4][..], &[point; 96]].concat());
+        let spec = CertificateSpec { role, root_id: "0", not_before, not_after, public_key: &public_key };
+        assemble(&certificate_tbs(&spec), &[1; 512])
+    }
+
+    #[test]
+    fn each_certificate_is_looked_up_among_the_published_keys() {
+        let [root, intermediate, vek] =
+            [(Role::Ark, 1), (Role::Ask, 2), (Role::Asvk, 3)].map(|(r, p)| certificate(r, p));
+        let mut report = ReportFields::empty().to_unsigned();
+        set_signature(&mut report, &Signature { r: [1; 48], s: [1; 48] });
+        let report = Report::parse(&report).unwrap();
+        let [vek, intermediate, root] = [&vek, &intermediate, &root].map(|der| Certificate::parse(der).unwrap());
+        let chain = Chain { class: TeeClass::Emulated, report: &report, vek, intermediate, root };
+        assert!(chain.no_published_keys().is_ok());
+        for certificate in chain.certificates() {
+            let published = sha256(certificate.spki()).to_string();
+            assert_eq!(chain.no_keys_of(&["0", &published]).unwrap_err().code, "published-test-key");
+        }
     }
 }

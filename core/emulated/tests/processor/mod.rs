@@ -247,12 +247,12 @@ fn header_and_length(der: &[u8]) -> (usize, usize) {
     }
 }
 
-fn content(der: &[u8]) -> &[u8] {
+pub(crate) fn content(der: &[u8]) -> &[u8] {
     let (header, length) = header_and_length(der);
     &der[header..header + length]
 }
 
-fn elements(mut content: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn elements(mut content: &[u8]) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     while !content.is_empty() {
         let (header, length) = header_and_length(content);
