@@ -112,6 +112,11 @@ impl Authority {
         &self.certificate
     }
 
+    /// The certificate, PEM.
+    pub(crate) fn pem(&self) -> String {
+        pem(&self.certificate)
+    }
+
     /// Where the certificate lies as PEM.
     pub(crate) fn pem_path(&self) -> PathBuf {
         self.folder.join("certificate.pem")

@@ -42,25 +42,15 @@ impl Endorsement {
         let vcek = ReportKey::derive(seed, Endorsed::Chip(&platform.hwid), platform)?;
         let provider = (platform.persona == Persona::Vlek).then_some(PROVIDER);
         let vlek = provider.map(|name| ReportKey::derive(seed, Endorsed::Provider(name), platform)).transpose()?;
-        let (key, id, identity, kind, years) = match (&vlek, provider) {
-            (Some(vlek), Some(name)) => {
-                (vlek, CertificateId::VLEK, VekIdentity::Provider(name), Kind::Asvk, VLEK_YEARS)
-            }
-            _ => (&vcek, CertificateId::VCEK, VekIdentity::Chip(&platform.hwid), Kind::Ask, VCEK_YEARS),
+        if platform.persona == Persona::NoCertificates {
+            return Ok(Self { vcek, vlek, table: Vec::new() });
+        }
+        let (key, id, identity, kind) = match (&vlek, provider) {
+            (Some(vlek), Some(name)) => (vlek, CertificateId::VLEK, VekIdentity::Provider(name), Kind::Asvk),
+            _ => (&vcek, CertificateId::VCEK, VekIdentity::Chip(&platform.hwid), Kind::Ask),
         };
         let intermediate = state.authority(kind)?;
-        let leaf = intermediate.issue(&certificate_tbs(&CertificateSpec {
-            role: Role::Vek(VekSpec {
-                product: platform.product,
-                product_name: platform.product_name,
-                tcb: platform.reported,
-                identity,
-            }),
-            root_id: &root.id(),
-            not_before: state.now().minus_seconds(HOUR),
-            not_after: state.now().plus_seconds(years * YEAR),
-            public_key: &key.spki(),
-        }))?;
+        let leaf = certify(state, &root, &intermediate, platform, key, identity)?;
         let list = revocation::list(state, &root, intermediate.certificate())?;
         let table = certificates::build(&[
             Certificate { id, data: &leaf },
@@ -79,6 +69,38 @@ impl Endorsement {
             SigningKey::Vlek => self.vlek.as_ref(),
         }
     }
+}
+
+/// The certificate of the chip's key at the levels that `platform` reports.
+pub(crate) fn vcek_certificate(state: &StateFolder, seed: &Seed, platform: &Platform) -> Result<Vec<u8>, StateError> {
+    let key = ReportKey::derive(seed, Endorsed::Chip(&platform.hwid), platform)?;
+    let (root, intermediate) = (Authority::root(state)?, state.authority(Kind::Ask)?);
+    certify(state, &root, &intermediate, platform, &key, VekIdentity::Chip(&platform.hwid))
+}
+
+fn certify(
+    state: &StateFolder,
+    root: &Authority,
+    intermediate: &Authority,
+    platform: &Platform,
+    key: &ReportKey,
+    identity: VekIdentity<'_>,
+) -> Result<Vec<u8>, StateError> {
+    let years = if matches!(identity, VekIdentity::Chip(_)) { VCEK_YEARS } else { VLEK_YEARS };
+    let role = Role::Vek(VekSpec {
+        product: platform.product,
+        product_name: platform.product_name,
+        tcb: platform.reported,
+        identity,
+    });
+    let spec = CertificateSpec {
+        role,
+        root_id: &root.id(),
+        not_before: state.now().minus_seconds(HOUR),
+        not_after: state.now().plus_seconds(years * YEAR),
+        public_key: &key.spki(),
+    };
+    Ok(intermediate.issue(&certificate_tbs(&spec))?)
 }
 
 impl ReportKey {

@@ -16,7 +16,7 @@ use crate::CryptoError;
 use crate::context::{GuestContext, Identity};
 use crate::endorsement::Endorsement;
 use crate::message::{self, LaunchSettings, MAX_OPTION_ROMS, Refusal, RefusalStatus, Request, SignedIdentity, VERSION};
-use crate::persona::Platform;
+use crate::persona::{Persona, Platform};
 use crate::sealed::{PartError, SealedPart};
 use crate::seed::Seed;
 use crate::state::{StateError, StateFolder};
@@ -62,6 +62,12 @@ impl Launch {
             0 => Ok(Self { settings: request.settings, firmware, kernel, initrd, link }),
             more => Err(invalid(format!("{more} more descriptors came than the request has parts"))),
         }
+    }
+
+    /// The same launch on another processor than the launcher asks for.
+    pub(crate) fn playing(mut self, persona: Option<Persona>) -> Self {
+        self.settings.persona = persona.unwrap_or(self.settings.persona);
+        self
     }
 
     /// Measures and launches on the installation in `state_folder`; gives the frozen context and the guest link.

@@ -24,6 +24,7 @@ mod channel;
 mod context;
 mod endorsement;
 mod guest_link;
+pub mod kds;
 mod launch;
 mod message;
 mod persona;
@@ -36,8 +37,8 @@ mod state;
 pub mod client;
 
 pub use message::{LaunchSettings, Launched, Refusal, RefusalStatus, SignedIdentity};
-pub use persona::Persona;
-pub use serve::{ServeError, run, serve};
+pub use persona::{NotAPersona, Persona};
+pub use serve::{PERSONA_VARIABLE, ServeError, run, serve};
 pub use state::{StateError, root_certificate, state_folder};
 
 /// The cryptographic library refused to work; no input of the other side leads here.

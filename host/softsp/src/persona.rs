@@ -39,6 +39,57 @@ pub enum Persona {
     HostRequested,
     /// Itself with firmware that can still be rolled back.
     Provisional,
+    /// Itself on a host that offers no certificates, as QEMU's do: they must be had elsewhere.
+    NoCertificates,
+}
+
+impl Persona {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Software,
+        Self::SoftwareV2,
+        Self::SoftwareV3,
+        Self::MilanV2,
+        Self::Milan,
+        Self::Genoa,
+        Self::Turin,
+        Self::Vlek,
+        Self::MaskedChip,
+        Self::Debug,
+        Self::HostRequested,
+        Self::Provisional,
+        Self::NoCertificates,
+    ];
+
+    /// The one that plays a processor of this product.
+    pub(crate) const fn of(product: Product) -> Option<Self> {
+        match product {
+            Product::Software => Some(Self::Software),
+            Product::Line(ProductLine::Milan) => Some(Self::Milan),
+            Product::Line(ProductLine::Genoa) => Some(Self::Genoa),
+            Product::Line(ProductLine::Turin) => Some(Self::Turin),
+            Product::Line(ProductLine::Venice) => None,
+        }
+    }
+}
+
+/// As on the wire: `milan-v2`.
+impl std::str::FromStr for Persona {
+    type Err = NotAPersona;
+
+    fn from_str(name: &str) -> Result<Self, NotAPersona> {
+        serde_json::from_value(name.into()).map_err(|_| NotAPersona(name.chars().take(64).collect()))
+    }
+}
+
+/// A name that no persona has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no persona; there are {known}", known = names())]
+pub struct NotAPersona(String);
+
+fn names() -> String {
+    let name = |persona: &Persona| serde_json::to_value(persona).ok()?.as_str().map(str::to_owned);
+    Persona::ALL.iter().filter_map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// The provider that a [`Persona::Vlek`] stands for; `.invalid` is no name of anybody (RFC 2606).
@@ -164,6 +215,9 @@ mod tests {
     fn names_are_those_of_the_wire() {
         let text = serde_json::to_string(&[Persona::SoftwareV2, Persona::MaskedChip]).unwrap();
         assert_eq!(text, r#"["software-v2","masked-chip"]"#);
-        assert!(serde_json::from_str::<Persona>("\"rome\"").is_err());
+        assert_eq!("no-certificates".parse(), Ok(Persona::NoCertificates));
+        let error = "rome".parse::<Persona>().unwrap_err().to_string();
+        assert!(error.starts_with("`rome` is no persona; there are software, software-v2,"), "{error}");
+        assert_eq!(error.matches(", ").count(), Persona::ALL.len() - 1);
     }
 }

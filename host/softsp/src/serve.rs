@@ -14,6 +14,11 @@ use crate::channel;
 use crate::guest_link::{GuestLink, LinkError};
 use crate::launch::Launch;
 use crate::message::{Answer, Launched, Refusal};
+use crate::persona::{NotAPersona, Persona};
+
+/// The environment variable that names a [`Persona`] to play: for tests of verifiers. It can make a group's evidence look worse or
+/// other, and cannot make it pass for hardware's.
+pub const PERSONA_VARIABLE: &str = "CAVEAU_SOFTSP_PERSONA";
 
 /// Why the process ended other than by its guest's end.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +53,15 @@ pub fn serve(arguments: &[OsString]) -> ExitCode {
         eprintln!("the software secure processor cannot shield its memory: {error}");
         return ExitCode::from(2);
     }
-    match run(Path::new(state), control) {
+    let persona = match std::env::var(PERSONA_VARIABLE).ok().map(|name| name.parse()).transpose() {
+        Ok(persona) => persona,
+        Err(error) => {
+            let error: NotAPersona = error;
+            eprintln!("{PERSONA_VARIABLE}: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match run_as(Path::new(state), control, persona) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}", crate::message::chain(&error));
@@ -67,8 +80,12 @@ fn usage() -> ExitCode {
 /// # Errors
 /// [`ServeError`]. A launcher or guest that goes away is no error.
 pub fn run(state_folder: &Path, control: OwnedFd) -> Result<(), ServeError> {
+    run_as(state_folder, control, None)
+}
+
+fn run_as(state_folder: &Path, control: OwnedFd, persona: Option<Persona>) -> Result<(), ServeError> {
     let Some((packet, descriptors)) = channel::receive(&control).map_err(ServeError::Control)? else { return Ok(()) };
-    let launched = Launch::parse(&packet, descriptors).and_then(|launch| launch.finish(state_folder));
+    let launched = Launch::parse(&packet, descriptors).and_then(|launch| launch.playing(persona).finish(state_folder));
     drop(packet);
     let (context, link) = match launched {
         Ok(launched) => launched,
