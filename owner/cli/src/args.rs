@@ -82,6 +82,13 @@ pub(crate) enum Command {
     /// The software secure processor of one group.
     #[command(name = "__softsp", hide = true)]
     SoftSp(Internal),
+    /// A look-alike of AMD's key distribution service for the software secure processor, for tests.
+    #[command(name = "__kds", hide = true)]
+    Kds {
+        /// Where to listen: a loopback address; port 0 is a free one.
+        #[arg(default_value = "127.0.0.1:0")]
+        address: std::net::SocketAddr,
+    },
 }
 
 /// Arguments that Caveau's own processes hand to each other.
@@ -183,6 +190,7 @@ pub(crate) enum Policy {
 
 /// `caveau attest`.
 #[derive(Debug, Args)]
+#[command(after_help = ATTEST_EXAMPLES)]
 pub(crate) struct Attest {
     /// The group.
     pub(crate) name: String,
@@ -192,17 +200,38 @@ pub(crate) struct Attest {
     /// Write the evidence here instead of standard output.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) certificates: CertificateSources,
+}
+
+const ATTEST_EXAMPLES: &str = "Examples:
+  caveau attest db --nonce $(openssl rand -hex 32) -o ev.json
+  caveau attest db --nonce … -o ev.json --fetch-certificates     ask AMD for what the host did not offer
+
+Nothing is fetched unless asked for. What was fetched once is kept, and is judged by verify alone.";
+
+/// Where certificates come from that did not come with the report.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Certificates")]
+pub(crate) struct CertificateSources {
+    /// Take certificates, or a revocation list, from this file: PEM, DER, a certificate table, or THIM's JSON. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificates: Vec<PathBuf>,
+    /// Ask AMD's key distribution service, or the one at URL, for what is missing and for the newest revocation list.
+    #[arg(long, value_name = "URL", num_args = 0..=1, require_equals = true, default_missing_value = caveau_evidence::kds::AMD)]
+    pub(crate) fetch_certificates: Option<String>,
+    /// Folder of what was fetched before [default: certificates, in Caveau's cache folder].
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) certificate_cache: Option<PathBuf>,
 }
 
 /// `caveau verify`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "What the evidence is held against comes from you, never from the evidence: nonce, policy, guest.json
-and the number of processors. Without them genuine evidence is \"authentic, not appraised\" and the exit code is 1."
-)]
+#[command(after_help = VERIFY_EXAMPLES)]
 pub(crate) struct Verify {
     /// Evidence, as `caveau attest` wrote it; `-` is standard input.
-    pub(crate) file: PathBuf,
+    #[arg(required_unless_present = "appraisal_example")]
+    pub(crate) file: Option<PathBuf>,
     /// The nonce that was sent.
     #[arg(long, value_name = "HEX")]
     pub(crate) nonce: Option<String>,
@@ -218,12 +247,54 @@ pub(crate) struct Verify {
     /// Accept an emulated secure processor whose root certificate is in this file. It protects nothing from the host.
     #[arg(long, value_name = "ROOT")]
     pub(crate) allow_emulated: Option<PathBuf>,
-    /// File with a certificate revocation list of the root (DER).
+    /// Which checks are required [default: strict, or what the appraisal policy says].
+    #[arg(long, value_enum)]
+    pub(crate) profile: Option<ProfileChoice>,
+    /// Appraisal policy: standing expectations of platform and guest, as JSON. See --appraisal-example.
     #[arg(long, value_name = "FILE")]
+    pub(crate) appraisal: Option<PathBuf>,
+    /// Print an appraisal policy with every field, and do nothing else.
+    #[arg(long, exclusive = true)]
+    pub(crate) appraisal_example: bool,
+    /// Chip that may be used: 128 hexadecimal digits, or 16 for Turin. Repeatable. For Milan, strict asks for this list.
+    #[arg(long = "chip", value_name = "HEX", value_parser = chip)]
+    pub(crate) chips: Vec<caveau_evidence::Hex<64>>,
+    /// Product line that may be used: Milan, Genoa, Turin. Repeatable.
+    #[arg(long = "product-line", value_name = "NAME", value_parser = product)]
+    pub(crate) product_lines: Vec<caveau_evidence::Product>,
+    /// Cloud provider whose key (VLEK) may sign, as its certificate has it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<String>,
+    /// Least security version of the guest, from its ID block.
+    #[arg(long, value_name = "N")]
+    pub(crate) least_guest_svn: Option<u32>,
+    /// Judge as of this time (2026-11-23 or 2026-11-23T12:00:00Z) instead of now.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<caveau_evidence::Timestamp>,
+    /// File with a certificate revocation list of the root (DER or PEM).
+    #[arg(long, value_name = "FILE", help_heading = "Certificates")]
     pub(crate) crl: Option<PathBuf>,
-    /// Which checks are required.
-    #[arg(long, value_enum, default_value_t = ProfileChoice::Strict)]
-    pub(crate) profile: ProfileChoice,
+    #[command(flatten)]
+    pub(crate) certificates: CertificateSources,
+}
+
+const VERIFY_EXAMPLES: &str = "Examples:
+  caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1
+  caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1 --chip 91ab… --fetch-certificates
+  caveau verify --appraisal-example > appraisal.json             then edit it, and give it with --appraisal appraisal.json
+  caveau verify ev.json --at 2026-11-23T12:00:00Z --json         authentic at that time?
+
+What the evidence is held against comes from you, never from the evidence: nonce, policy, guest.json and the number of processors.
+Without them genuine evidence is \"authentic, not appraised\" and the exit code is 1.";
+
+fn chip(text: &str) -> Result<caveau_evidence::Hex<64>, String> {
+    caveau_evidence::chip_id(text)
+}
+
+fn product(name: &str) -> Result<caveau_evidence::Product, String> {
+    caveau_evidence::Product::from_name(name).ok_or_else(|| {
+        format!("{name:?} is no product line that can be judged: expected Milan, Genoa, Turin or Software")
+    })
 }
 
 /// Which checks are required.

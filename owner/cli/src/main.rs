@@ -6,6 +6,7 @@
 mod args;
 mod commands;
 mod container;
+mod endorsement;
 mod exit;
 mod fetch;
 mod folders;
@@ -56,7 +57,11 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let command = std::env::args_os().skip(1).find(|argument| !argument.to_string_lossy().starts_with('-'));
-    let as_docker = command.is_some_and(|command| command == "run" || command == "exec");
+    let is = |name: &str| command.as_ref().is_some_and(|command| command == name);
+    if is("run") && error.kind() == clap::error::ErrorKind::UnknownArgument {
+        eprintln!("What the container's program shall get stands behind two dashes: caveau run IMAGE -- ARGS");
+    }
+    let as_docker = is("run") || is("exec");
     ExitCode::from(if as_docker { ENGINE_FAILED } else { FAILURE })
 }
 
@@ -74,7 +79,7 @@ fn dispatch(cli: Cli) -> Result<Outcome> {
         Command::Stats(command) => commands::groups::stats(&command, json),
         Command::Policy(command) => commands::policy::run(command, json, quiet),
         Command::Attest(command) => commands::attest::run(&command, quiet),
-        Command::Verify(command) => commands::verify::run(&command, json),
+        Command::Verify(command) => commands::verify::run(&command, json, quiet),
         Command::Measure(command) => commands::measure::run(&command, json),
         Command::Guest(command) => commands::guest::run(command, json, quiet),
         Command::Image(command) => commands::image::run(&command, json, quiet),
@@ -84,6 +89,7 @@ fn dispatch(cli: Cli) -> Result<Outcome> {
             clap_complete::generate(shell, &mut Cli::command(), "caveau", &mut std::io::stdout());
             Ok(Outcome::Done)
         }
+        Command::Kds { address } => commands::attest::serve_certificates(address),
         Command::Supervise(_) | Command::SoftSp(_) => Ok(Outcome::Done),
     }
 }

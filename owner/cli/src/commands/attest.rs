@@ -3,15 +3,17 @@
 use std::{
     fs,
     io::{self, Write as _},
+    net::{SocketAddr, TcpListener},
     path::Path,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use caveau_evidence::{Certificates, Evidence, Tee};
+use caveau_evidence::{Certificates, Evidence, Tee, Timestamp};
 use caveau_guest_image::MANIFEST_FILE;
 
-use crate::{args, commands::groups, exit::Outcome, ui};
+use crate::{args, commands::groups, endorsement, exit::Outcome, ui};
 
 /// Runs it.
 ///
@@ -25,13 +27,16 @@ pub(crate) fn run(command: &args::Attest, quiet: bool) -> Result<Outcome> {
     let decode = |what: &str, text: &str| {
         BASE64_STANDARD.decode(text).with_context(|| format!("the guest's {what} is not base64"))
     };
+    let report_bytes = decode("report", &report.report)?;
+    let offered = certificates(&decode("certificate table", &report.certificates)?)?;
+    let now = Timestamp::from_unix(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
     let evidence = Evidence {
         tee: match plan.tee {
             caveau_launch::Tee::EmulatedSnp => Tee::EmulatedSnp,
             caveau_launch::Tee::Snp => Tee::Snp,
         },
-        report: decode("report", &report.report)?,
-        certificates: certificates(&decode("certificate table", &report.certificates)?)?,
+        certificates: endorsement::complete(offered, &report_bytes, &command.certificates, now, quiet)?,
+        report: report_bytes,
         runtime_data: Vec::new(),
         policy: Some(plan.policy.into_bytes()),
         reference_values: reference_values(&plan.guest.initrd),
@@ -55,6 +60,18 @@ fn certificates(table: &[u8]) -> Result<Certificates> {
 fn reference_values(initrd: &Path) -> Option<serde_json::Value> {
     let text = fs::read(initrd.parent()?.join(MANIFEST_FILE)).ok()?;
     serde_json::from_slice(&text).ok()
+}
+
+/// `caveau __kds`: serves the certificates of this installation's software secure processor until it is ended.
+///
+/// # Errors
+/// Where it cannot listen there.
+pub(crate) fn serve_certificates(address: SocketAddr) -> Result<Outcome> {
+    let listener = TcpListener::bind(address).with_context(|| format!("failed to listen on {address}"))?;
+    println!("http://{}", listener.local_addr()?);
+    io::stdout().flush()?;
+    caveau_softsp::kds::serve(&caveau_softsp::state_folder()?, &listener)?;
+    Ok(Outcome::Done)
 }
 
 /// Writes the evidence: to standard output, or to a file that is whole or not there.

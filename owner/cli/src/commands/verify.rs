@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
+    mem::take,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -10,8 +11,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use caveau_emulated::SoftwareRoot;
 use caveau_evidence::{
-    Appraisal, Evidence, Expectations, ExpectedReportData, Hex, MAX_EVIDENCE_BYTES, Outcome as Judgement, Profile, Tee,
-    Timestamp, Verdict, judge,
+    APPRAISAL_POLICY_EXAMPLE, Appraisal, AppraisalPolicy, Evidence, Expectations, ExpectedReportData, Hex,
+    MAX_EVIDENCE_BYTES, Outcome as Judgement, Profile, Tee, Timestamp, Verdict, judge, sha256,
 };
 use caveau_guest_image::{Manifest, read_manifest};
 use caveau_policy::{Policy, PolicyDigest, open_points};
@@ -21,6 +22,7 @@ use serde_json::json;
 use crate::{
     args,
     commands::policy,
+    endorsement,
     exit::Outcome,
     ui::{self, Colour},
 };
@@ -29,45 +31,76 @@ use crate::{
 ///
 /// # Errors
 /// Where a file cannot be read. Evidence that is refused is no error: it is the answer.
-pub(crate) fn run(command: &args::Verify, json: bool) -> Result<Outcome> {
-    let mut evidence = Evidence::parse(&read(&command.file)?)?;
-    if let Some(crl) = &command.crl {
-        evidence.certificates.crl = Some(fs::read(crl).with_context(|| format!("failed to read {}", crl.display()))?);
-    }
+pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Outcome> {
+    let Some(file) = command.file.as_deref().filter(|_| !command.appraisal_example) else {
+        io::stdout().lock().write_all(APPRAISAL_POLICY_EXAMPLE.as_bytes())?;
+        return Ok(Outcome::Done);
+    };
+    let mut evidence = Evidence::parse(&read(file)?)?;
     let reference = command.reference.as_deref().map(read_manifest).transpose()?;
     let policy = command.policy.as_deref().map(policy::read).transpose()?;
-    let expected = expectations(command, &evidence, reference.as_ref(), policy.as_deref())?;
-    let profile = match command.profile {
-        args::ProfileChoice::Baseline => Profile::Baseline,
-        args::ProfileChoice::Strict => Profile::Strict,
-    };
+    let standing = command.appraisal.as_deref().map(Standing::read).transpose()?.unwrap_or_default();
+    let profile = command.profile.map(Profile::from).or(standing.policy.profile).unwrap_or_default();
+    let expected = expectations(command, &evidence, reference.as_ref(), policy.as_deref(), standing.policy)?;
     let now = Timestamp::from_unix(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
+    let at = command.at.unwrap_or(now);
+    let given = take(&mut evidence.certificates);
+    evidence.certificates = endorsement::complete(given, &evidence.report, &command.certificates, at, quiet)?;
+    if let Some(crl) = &command.crl {
+        let list = endorsement::read(crl)?.crl;
+        evidence.certificates.crl = Some(list.with_context(|| format!("{} is no revocation list", crl.display()))?);
+    }
     // An emulated processor is looked at only by who asked for it by name; everything else goes to the hardware verifier,
     // which refuses emulated evidence.
     let appraisal = match &command.allow_emulated {
         Some(root) if evidence.tee == Tee::EmulatedSnp => {
             let bytes = fs::read(root).with_context(|| format!("failed to read the root {}", root.display()))?;
-            caveau_emulated::judge(&[SoftwareRoot::parse(&bytes)?], &evidence, &expected, profile, now)
+            caveau_emulated::judge(&[SoftwareRoot::parse(&bytes)?], &evidence, &expected, profile, at)
         }
-        _ => judge(&evidence, &expected, profile, now),
+        _ => judge(&evidence, &expected, profile, at),
     };
     // What runs is only said where the report vouches for it.
     let measured = reference.as_ref().filter(|_| holds(&appraisal, "measurement"));
     let bound = policy.as_deref().filter(|_| holds(&appraisal, "policy"));
-    print(&appraisal, measured, bound, json)?;
+    print(&appraisal, measured, bound, standing.sha256.as_deref(), json)?;
     Ok(match appraisal.outcome {
         Judgement::Passed => Outcome::Done,
         Judgement::AuthenticNotAppraised | Judgement::Refused => Outcome::Refused,
     })
 }
 
-/// What the owner expects; nothing of it comes from the evidence but the kind of TEE, which chooses the list that the
-/// measurement must be on.
+impl From<args::ProfileChoice> for Profile {
+    fn from(choice: args::ProfileChoice) -> Self {
+        match choice {
+            args::ProfileChoice::Baseline => Self::Baseline,
+            args::ProfileChoice::Strict => Self::Strict,
+        }
+    }
+}
+
+/// An appraisal policy, and the digest by which a record can name it.
+#[derive(Default)]
+struct Standing {
+    policy: AppraisalPolicy,
+    sha256: Option<String>,
+}
+
+impl Standing {
+    fn read(file: &Path) -> Result<Self> {
+        let bytes = fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
+        let policy = AppraisalPolicy::parse(&bytes).with_context(|| format!("failed to use {}", file.display()))?;
+        Ok(Self { policy, sha256: Some(sha256(&bytes).to_string()) })
+    }
+}
+
+/// What the owner expects: the appraisal policy, and what the options add to it. Nothing of it comes from the evidence but the
+/// kind of TEE, which chooses the list that the measurement must be on.
 fn expectations(
     command: &args::Verify,
     evidence: &Evidence,
     reference: Option<&Manifest>,
     policy: Option<&str>,
+    standing: AppraisalPolicy,
 ) -> Result<Expectations> {
     let nonce: Option<Nonce> = command.nonce.as_deref().map(str::parse).transpose()?;
     let measurements = match (reference, command.cpus) {
@@ -76,12 +109,39 @@ fn expectations(
         (Some(_), None) => bail!("--reference needs --cpus: the launch digest depends on the number of processors"),
         (None, Some(_)) => bail!("--cpus needs --reference: it chooses among the reference values of a guest.json"),
     };
+    let listed = |list: &[_]| (!list.is_empty()).then(|| list.to_vec());
+    let products = (!command.product_lines.is_empty()).then(|| command.product_lines.clone());
+    let of_file = standing.expectations;
     Ok(Expectations {
         report_data: nonce.map(|nonce| ExpectedReportData::Challenge(nonce.as_bytes().to_vec())),
-        policy_digest: policy.map(|text| Hex(*PolicyDigest::of(text).as_bytes())),
-        measurements,
-        ..Expectations::default()
+        policy_digest: either(
+            "--policy",
+            policy.map(|text| Hex(*PolicyDigest::of(text).as_bytes())),
+            "guest.policy_digest",
+            of_file.policy_digest,
+        )?,
+        measurements: either("--reference", measurements, "guest.measurements", of_file.measurements)?,
+        chips: either("--chip", listed(&command.chips), "chips.allow", of_file.chips)?,
+        product_lines: either("--product-line", products, "product_lines", of_file.product_lines)?,
+        provider: either("--provider", command.provider.clone(), "provider", of_file.provider)?,
+        least_guest_svn: either(
+            "--least-guest-svn",
+            command.least_guest_svn,
+            "guest.least_svn",
+            of_file.least_guest_svn,
+        )?,
+        ..of_file
     })
+}
+
+/// What an option or a field says. Both would leave open which counts.
+fn either<T>(option: &str, given: Option<T>, field: &str, standing: Option<T>) -> Result<Option<T>> {
+    match (given, standing) {
+        (Some(_), Some(_)) => {
+            bail!("{option} and the appraisal policy's `{field}` say the same thing: give one of them")
+        }
+        (given, standing) => Ok(given.or(standing)),
+    }
 }
 
 /// The launch digests of this guest under this TEE with this many processors. None is a list on which nothing is found:
@@ -104,11 +164,18 @@ fn holds(appraisal: &Appraisal, name: &str) -> bool {
 }
 
 /// Prints the judgement.
-fn print(appraisal: &Appraisal, measured: Option<&Manifest>, policy: Option<&str>, json: bool) -> Result<()> {
+fn print(
+    appraisal: &Appraisal,
+    measured: Option<&Manifest>,
+    policy: Option<&str>,
+    standing: Option<&str>,
+    json: bool,
+) -> Result<()> {
     let parsed = policy.map(Policy::parse).transpose()?;
     if json {
         let mut value = serde_json::to_value(appraisal)?;
         if let Some(object) = value.as_object_mut() {
+            object.insert("appraisal_policy_sha256".into(), json!(standing));
             object.insert("guest".into(), serde_json::to_value(measured)?);
             object.insert("policy".into(), parsed.as_ref().map_or(json!(null), policy_json));
         }
