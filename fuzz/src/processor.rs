@@ -249,9 +249,9 @@ fn guest_acts() -> Vec<Vec<u8>> {
             settings(Persona::Software),
             act(b"r\x01", &report),
             act(b"e\x01", &report),
-            act(b"c\x10", &report),
             act(&[b'R', key.message_version()], &key.to_bytes()),
             act(&[b'R', newer.message_version()], &newer.to_bytes()),
+            act(b"c\x10", &report),
         ]),
         join(&[settings(Persona::MilanV2), act(b"m", &[0; 96]), act(b"s", b"")]),
         join(&[settings(Persona::Vlek), act(b"w", &[0xff; 8])]),
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn first_seeds_are_answered() {
         assert_eq!(answered(&processor_acts()[0]), 4);
-        // Two reports, and keys by both versions of the message; one question leaves too little room.
+        // Two reports, and keys by both versions of the message; the last question leaves too little room.
         assert_eq!(served(&guest_acts()[0]), 4);
         assert_eq!(served(&guest_acts()[3]), 0, "an ID block of zeros");
     }

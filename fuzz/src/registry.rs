@@ -24,11 +24,12 @@ fn pulled(data: &[u8]) -> bool {
     let (image, answers) = Parts::new(data);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address");
-    let bodies = [("@layer-body", &image.layer), ("@config-body", &image.config), ("@manifest-body", &image.manifest)];
+    let bodies =
+        [("@body-of-layer", &image.layer), ("@body-of-config", &image.config), ("@body-of-manifest", &image.manifest)];
     let answers = answers.iter().map(|answer| {
-        let host = answer_with(answer, "@host", address.to_string().as_bytes());
-        let whole = bodies.iter().fold(host, |text, (mark, body)| answer_with(&text, mark, body));
-        image.filled(&whole)
+        // Bodies last: they need not be text.
+        let text = image.filled(&answer_with(answer, "@host", address.to_string().as_bytes()));
+        bodies.iter().fold(text, |text, (mark, body)| answer_with(&text, mark, body))
     });
     let answers: Vec<_> = answers.collect();
     let done = AtomicBool::new(false);
@@ -101,9 +102,9 @@ fn conversations() -> Vec<Vec<u8>> {
     let conversation = |answers: &[Vec<u8>]| join(&[&parts, answers].concat());
     let hello = answer("200 OK", "Content-Length: 2\r\n", "{}");
     let media = "Content-Type: application/vnd.oci.image.manifest.v1+json\r\n";
-    let manifest = answer("200 OK", media, "@manifest-body");
-    let config = answer("200 OK", "", "@config-body");
-    let layer = answer("200 OK", "Content-Length: @layer-size\r\n", "@layer-body");
+    let manifest = answer("200 OK", media, "@body-of-manifest");
+    let config = answer("200 OK", "", "@body-of-config");
+    let layer = answer("200 OK", "Content-Length: @layer-size\r\n", "@body-of-layer");
     let challenge =
         "WWW-Authenticate: Bearer realm=\"http://@host/token?x=1\",service=\"s\",scope=\"repository:x/y:pull\"\r\n";
     let denied = r#"{"errors":[{"code":"DENIED","message":"no"}]}"#;

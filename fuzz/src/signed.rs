@@ -143,7 +143,7 @@ mod tests {
     use super::{believed, bodies};
 
     #[test]
-    fn the_first_seed_is_believed_and_the_third_has_another_processor() {
+    fn seeds_are_believed_where_report_and_certificate_agree() {
         let seeds = bodies();
         assert!(believed(&seeds[0]) && believed(&seeds[1]));
         assert!(!believed(&seeds[3]), "a chip's report under a provider's certificate");
