@@ -6,8 +6,10 @@
 mod devices;
 mod evidence;
 mod frames;
+mod kernel;
 mod launch;
 mod layers;
 mod process;
+mod processors;
 mod silence;
 mod tee;

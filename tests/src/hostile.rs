@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     sync::OnceLock,
     time::Duration,
 };
@@ -58,9 +59,25 @@ impl Hostile {
         plan.name = format!("lie-{}", std::process::id()).parse().expect("a name");
         plan.start_timeout_s = 90;
         lie(&mut plan);
-        let root = StateRoot::at(&self.caveau.state()).expect("a state folder");
+        self.start_by(&mut self.caveau.command(&["__supervise"]), &plan)
+    }
+
+    /// As [`Self::start`], on a secure processor that plays this persona.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(&self, persona: &str, lie: impl FnOnce(&mut LaunchPlan)) -> Result<Group, StartError> {
+        let mut plan = self.plan.clone();
+        plan.name = format!("on-{}", std::process::id()).parse().expect("a name");
+        plan.start_timeout_s = 90;
+        lie(&mut plan);
         let mut supervisor = self.caveau.command(&["__supervise"]);
-        start_with(&mut supervisor, &root, &plan, false, &mut |_| {}).map(|started| started.group)
+        self.start_by(supervisor.env(caveau_softsp::PERSONA_VARIABLE, persona), &plan)
+    }
+
+    fn start_by(&self, supervisor: &mut Command, plan: &LaunchPlan) -> Result<Group, StartError> {
+        let root = StateRoot::at(&self.caveau.state()).expect("a state folder");
+        start_with(supervisor, &root, plan, false, &mut |_| {}).map(|started| started.group)
     }
 
     /// Asserts that the policy denies what remains of the honest plan after `lie`, with each of `words` in its reasons.
