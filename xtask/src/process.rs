@@ -10,7 +10,11 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// A command that runs in the workspace's root.
-pub(crate) fn command(root: &Path, program: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+pub(crate) fn command(
+    root: &Path,
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(root);
     command

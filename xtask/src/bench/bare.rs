@@ -1,4 +1,6 @@
 //! The bare machine that starts are held against: the same kernel and QEMU flags, and an init that serves one page.
+//!
+//! What serves it is busybox, or what is in the image: then the difference is what Caveau adds, and not nginx.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -10,6 +12,7 @@ use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::process::{output, run};
 
@@ -19,6 +22,9 @@ const MODULES: [&str; 3] = ["net/core/failover.ko", "drivers/net/net_failover.ko
 /// The program that init and server are.
 const BUSYBOX: &str = "/bin/busybox";
 
+/// Folder of the RAM disk with busybox and the modules: no image has one of this name.
+const FOLDER: &str = "bare";
+
 /// Flags of the measured machine that are the bare one's too, with their values.
 const SAME: [&str; 9] = ["-append", "-cpu", "-display", "-global", "-m", "-machine", "-object", "-sandbox", "-smp"];
 
@@ -26,11 +32,26 @@ const SAME: [&str; 9] = ["-append", "-cpu", "-display", "-global", "-m", "-machi
 const FLAGS: [&str; 3] = ["-no-user-config", "-nodefaults", "-no-reboot"];
 
 /// Time between two requests of one who waits for the first answer, and how long each may take.
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(50);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a start may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What serves the page.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Server<'a> {
+    /// busybox, from a RAM disk with nothing else.
+    Busybox {
+        /// The page.
+        page: &'a str,
+    },
+    /// The image's own entry point, from a RAM disk with all of the image.
+    Image {
+        /// OCI layout.
+        layout: &'a Path,
+    },
+}
 
 /// Parts of the bare machine.
 pub(super) struct Bare {
@@ -54,11 +75,11 @@ impl Drop for Machine {
 }
 
 impl Bare {
-    /// After the example of a running group's QEMU; `kernel` is the extracted kernel package, `page` what is served.
+    /// After the example of a running group's QEMU; `kernel` is the extracted kernel package.
     ///
     /// # Errors
     /// Where the RAM disk cannot be made or the example has no command line.
-    pub(super) fn like(qemu: u64, guest: &Path, kernel: &Path, page: &str, work: &Path) -> Result<Self> {
+    pub(super) fn like(qemu: u64, guest: &Path, kernel: &Path, server: Server<'_>, work: &Path) -> Result<Self> {
         let text = fs::read_to_string(format!("/proc/{qemu}/cmdline"))?;
         let example: Vec<&str> = text.split_terminator('\0').collect();
         let mut same: Vec<String> = Vec::new();
@@ -73,7 +94,7 @@ impl Bare {
         }
         ensure!(same.iter().any(|word| word == "-machine"), "process {qemu} does not look like QEMU: {example:?}");
         Ok(Self {
-            initrd: initrd(kernel, page, work)?,
+            initrd: initrd(kernel, server, work)?,
             guest: guest.to_path_buf(),
             same,
             program: fs::read_link(format!("/proc/{qemu}/exe"))?,
@@ -101,27 +122,56 @@ impl Bare {
 }
 
 /// A RAM disk whose init loads the network card's modules, sets the address and serves the page.
-fn initrd(kernel: &Path, page: &str, work: &Path) -> Result<PathBuf> {
-    let tree = work.join("bare");
-    for folder in ["bin", "www", "dev", "lib"] {
+fn initrd(kernel: &Path, server: Server<'_>, work: &Path) -> Result<PathBuf> {
+    let name = if matches!(server, Server::Image { .. }) { "bare-image" } else { "bare" };
+    let tree = work.join(name);
+    for folder in [FOLDER, "www", "dev", "proc"] {
         fs::create_dir_all(tree.join(folder))?;
     }
-    fs::copy(BUSYBOX, tree.join("bin/busybox")).context("install busybox-static")?;
-    let mut init = String::from("#!/bin/busybox sh\n");
+    let serve = match server {
+        Server::Busybox { page } => {
+            fs::write(tree.join("www/index.html"), page)?;
+            "exec /bare/busybox httpd -f -p 80 -h /www"
+        }
+        Server::Image { layout } => {
+            unpack(layout, &tree)?;
+            "/bare/busybox mount -t proc proc /proc; /bare/busybox mount -t devtmpfs dev /dev;\
+             /bare/busybox ln -s /proc/self/fd/1 /dev/stdout; /bare/busybox ln -s /proc/self/fd/2 /dev/stderr;\
+             export PATH=/usr/sbin:/usr/bin SITE_ROOT=/srv/www; exec /docker-entrypoint.sh nginx -g 'daemon off;'"
+        }
+    };
+    let own = tree.join(FOLDER);
+    fs::copy(BUSYBOX, own.join("busybox")).context("install busybox-static")?;
+    let mut init = String::from("#!/bare/busybox sh\n");
     for module in MODULES {
         let name = module.rsplit('/').next().unwrap_or(module);
-        fs::write(tree.join("lib").join(name), unpacked_module(kernel, module)?)?;
-        init += &format!("/bin/busybox insmod /lib/{name};");
+        fs::write(own.join(name), unpacked_module(kernel, module)?)?;
+        init += &format!("/bare/busybox insmod /bare/{name};");
     }
-    init += "/bin/busybox ip link set eth0 up; /bin/busybox ip addr add 10.0.2.15/24 dev eth0;\
-             /bin/busybox ip link set lo up; exec /bin/busybox httpd -f -p 80 -h /www\n";
-    fs::write(tree.join("init"), init)?;
-    fs::write(tree.join("www/index.html"), page)?;
+    init += "/bare/busybox ip link set eth0 up; /bare/busybox ip addr add 10.0.2.15/24 dev eth0;\
+             /bare/busybox ip link set lo up;";
+    fs::write(tree.join("init"), init + serve + "\n")?;
     run(Command::new("chmod").arg("755").arg(tree.join("init")))?;
-    let made = work.join("bare.initrd");
+    let made = work.join(name).with_extension("initrd");
     let pack = "find . | busybox cpio -o -H newc > \"$0\" 2>/dev/null";
     run(Command::new("sh").args(["-c", pack]).arg(&made).current_dir(&tree))?;
     Ok(made)
+}
+
+/// Unpacks the layers of an OCI layout's only image; what a layer removes stays.
+fn unpack(layout: &Path, tree: &Path) -> Result<()> {
+    let read = |path: PathBuf| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
+    let blob = |digest: &Value| -> Result<PathBuf> {
+        let digest = digest.as_str().and_then(|digest| digest.strip_prefix("sha256:")).context("no SHA-256 digest")?;
+        Ok(layout.join("blobs/sha256").join(digest))
+    };
+    let index = read(layout.join("index.json"))?;
+    let manifest = read(blob(&index["manifests"][0]["digest"])?)?;
+    for layer in manifest["layers"].as_array().context("the manifest has no layers")? {
+        let unpack = ["--no-same-owner", "--exclude=.wh.*", "-xf"];
+        run(Command::new("tar").args(unpack).arg(blob(&layer["digest"])?).arg("-C").arg(tree))?;
+    }
+    Ok(())
 }
 
 /// A module of the kernel package, which has it packed.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     Bed,
-    bare::{Bare, get, resident, wait_for_answer},
+    bare::{Bare, Server, get, resident, wait_for_answer},
     measure::{Pairs, Sample, median},
     report::Report,
 };
@@ -103,13 +103,14 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
         port,
     };
     output(&mut product.caveau(&["image", "pull", &product.image]))?;
-    let mut bare = None;
-    // The first start fills caches, and shows the bare machine QEMU's flags.
+    let mut machines = None;
+    // The first start fills caches, and shows the bare machines QEMU's flags.
     let first = product.start(&mut |qemu, page| {
-        bare = Some(Bare::like(qemu, &guest, &prepared.kernel, page, &bed.work)?);
+        let like = |server| Bare::like(qemu, &guest, &prepared.kernel, server, &bed.work);
+        machines = Some((like(Server::Busybox { page })?, like(Server::Image { layout: &image })?));
         Ok(())
     })?;
-    let bare = bare.context("the first start showed nothing")?;
+    let (bare, with_image) = machines.context("the first start showed nothing")?;
     let page = first.page.clone();
     let mut last = first;
     let pairs = Pairs::take(
@@ -123,13 +124,16 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
         },
         || Ok(Sample::of_wall(bare.first_answer(port, &page)?)),
     )?;
-    Ok(report(pairs, &last))
+    let same_server = (0..bed.pairs(3)).map(|_| Ok(with_image.first_answer(port, &page)?.as_secs_f64()));
+    Ok(report(pairs, &same_server.collect::<Result<Vec<_>>>()?, &last))
 }
 
-fn report(pairs: Pairs, last: &Started) -> Report {
+fn report(pairs: Pairs, same_server: &[f64], last: &Started) -> Report {
     let mut report = Report::new("start", "caveau run to nginx's first answer", "bare boot to the same page");
     let longer: Vec<f64> = pairs.ratios().iter().rev().map(|ratio| 1.0 / ratio).collect();
     let times = median(&longer);
+    let ours = median(&pairs.ours.iter().map(|sample| sample.wall).collect::<Vec<_>>());
+    let same_server = median(same_server);
     report.pairs(pairs);
     report.aim(format!("at most {AIM} times as long"), format!("{times:.2}"), times <= AIM);
     match last.agent_bytes {
@@ -137,27 +141,56 @@ fn report(pairs: Pairs, last: &Started) -> Report {
         None => report.aim("agent's resident memory below 16 MiB", "no answer of `caveau stats`", false),
     }
     report.fact("QEMU's resident memory", mib(last.qemu_bytes));
+    let against = format!("{same_server:.3} s, {:.2} times as long with caveau", ours / same_server);
+    report.fact("bare boot that runs the image's own nginx", against);
     stages(&mut report, last);
     report
 }
 
-/// The table of where the time of the last start went.
+/// The table of where the time of the last start went, all by the host's clock.
 fn stages(report: &mut Report, last: &Started) {
     let mut before = 0;
     for stage in last.record["stages"].as_array().into_iter().flatten() {
         let (name, done) = (stage["name"].as_str().unwrap_or_default(), stage["done_us"].as_u64().unwrap_or(before));
-        report.row(name, format!("{:.0} ms", done.saturating_sub(before) as f64 / 1e3));
+        if name == "reach the agent in the guest" {
+            guest_steps(report, &last.record["guest"], before, done);
+        } else {
+            report.row(name, milliseconds(done.saturating_sub(before)));
+        }
         before = done;
     }
-    if let Some(boot) = last.record["guest"]["boot_ns"].as_u64() {
-        report.row("(guest's clock when the agent said hello)", format!("{:.0} ms", boot as f64 / 1e6));
-    }
     let supervised = Duration::from_micros(before);
-    let around = last.returned.saturating_sub(supervised);
-    report.row("caveau run around that", format!("{:.0} ms", around.as_secs_f64() * 1e3));
-    let waited = last.answered.saturating_sub(last.returned);
-    report.row("from its return to the first answer", format!("{:.0} ms", waited.as_secs_f64() * 1e3));
-    report.row("all", format!("{:.0} ms", last.answered.as_secs_f64() * 1e3));
+    report.row("caveau run around that", milliseconds_of(last.returned.saturating_sub(supervised)));
+    report.row("from its return to the first answer", milliseconds_of(last.answered.saturating_sub(last.returned)));
+    report.row("all", milliseconds_of(last.answered));
+}
+
+/// What the guest did between the host's `before` and `done`. Its clock starts with the kernel, and its last step ends when it
+/// answers: from that follows when its clock started.
+fn guest_steps(report: &mut Report, guest: &Value, before: u64, done: u64) {
+    let steps: Vec<(&str, u64)> = guest["steps"].as_array().into_iter().flatten().map(step).collect();
+    let last = steps.last().map_or(0, |(_, at)| *at);
+    let kernel = guest["boot_ns"].as_u64().unwrap_or_default() / 1000;
+    report.row("firmware, to the kernel's start", milliseconds(done.saturating_sub(before).saturating_sub(last)));
+    report.row("kernel, to the agent", milliseconds(kernel));
+    let mut at = kernel;
+    for (name, end) in steps {
+        report.row(format!("agent: {name}"), milliseconds(end.saturating_sub(at)));
+        at = end;
+    }
+}
+
+/// Name and end in microseconds.
+fn step(value: &Value) -> (&str, u64) {
+    (value["name"].as_str().unwrap_or_default(), value["done_ns"].as_u64().unwrap_or_default() / 1000)
+}
+
+fn milliseconds_of(duration: Duration) -> String {
+    milliseconds(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn milliseconds(microseconds: u64) -> String {
+    format!("{:.0} ms", microseconds as f64 / 1e3)
 }
 
 fn mib(bytes: u64) -> String {
