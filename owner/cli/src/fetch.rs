@@ -82,7 +82,7 @@ impl Progress for Bars {
         match event {
             Event::Resolved { image, layers } => {
                 // A terminal that cannot be written to has no use for the line.
-                let _ = self.all.println(format!("{image}: {layers} layers"));
+                let _ = self.all.println(format!("{image}: {layers} layer{}", if layers == 1 { "" } else { "s" }));
             }
             Event::LayerCached { layer } => self.bar(&layer.to_string()).finish_with_message("here already"),
             Event::LayerDamaged { layer } => self.bar(&layer.to_string()).set_message("damaged, making it again"),

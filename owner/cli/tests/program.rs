@@ -46,8 +46,12 @@ fn completions_are_scripts_of_their_shell() {
 }
 
 #[test]
-fn wrong_usage_ends_with_two() {
-    for arguments in [&["frobnicate"][..], &["run"], &["stop"], &["policy"], &["verify", "--cpus", "many", "x"]] {
+fn wrong_usage_ends_with_two_and_as_under_docker() {
+    for arguments in [&["frobnicate"][..], &["stop"], &["policy"], &["verify", "--cpus", "many", "x"], &["ps", "--run"]]
+    {
         assert_eq!(caveau(arguments).1, Some(2), "{arguments:?}");
+    }
+    for arguments in [&["run"][..], &["run", "--nothing"], &["--quiet", "run"], &["exec", "x"], &["run", "-p"]] {
+        assert_eq!(caveau(arguments).1, Some(125), "{arguments:?}");
     }
 }

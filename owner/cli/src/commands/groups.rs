@@ -105,6 +105,8 @@ pub(crate) fn logs(command: &args::Logs, json: bool) -> Result<Outcome> {
                     }
                     None => print(&entry)?,
                 },
+                // Whoever wants the end alone does not miss the beginning.
+                Follow::Gap { .. } if holding.is_some() => {}
                 Follow::Gap { files } => {
                     ui::note(false, &format!("{files} older files of the log are gone: it is bounded"));
                 }

@@ -1,6 +1,6 @@
 //! `caveau run`: from an image to a container in its VM.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use caveau_group::Container;
@@ -9,7 +9,7 @@ use caveau_launch::{
     ContainerPlan, GroupName, GuestFiles, LaunchPlan, LayerFile, PLAN_VERSION, PortForward, Scratch, StartError,
     StateError, StateRoot, Tee, check_free, check_machine, start,
 };
-use caveau_policy::generate;
+use caveau_policy::{Policy, generate};
 use caveau_protocol::{ContainerId, ErrorKind, Limits};
 use caveau_registry::{Image, StoredLayer};
 
@@ -113,7 +113,7 @@ impl<'a> Request<'a> {
             memory_mib,
             scratch: scratch(command, memory_mib)?,
             ports,
-            policy: command.policy.as_deref().map(commands::policy::read).transpose()?,
+            policy: command.policy.as_deref().map(owners_policy).transpose()?,
         })
     }
 
@@ -142,6 +142,13 @@ impl<'a> Request<'a> {
             name: self.name,
         })
     }
+}
+
+/// The owner's policy, byte for byte. Whether it admits what was asked for is for the guest to say.
+fn owners_policy(file: &Path) -> Result<String> {
+    let text = commands::policy::read(file)?;
+    Policy::parse(&text).with_context(|| format!("{} is no policy that a guest takes", file.display()))?;
+    Ok(text)
 }
 
 /// The name, where no group has it.
@@ -188,7 +195,7 @@ fn container_plan(
 }
 
 /// The guest's parts, or the word how to get them.
-fn guest_files(folder: &std::path::Path, tee: Tee, ovmf: Option<PathBuf>) -> Result<GuestFiles> {
+fn guest_files(folder: &Path, tee: Tee, ovmf: Option<PathBuf>) -> Result<GuestFiles> {
     if !folder.join(MANIFEST_FILE).exists() {
         anyhow::bail!(
             "there is no guest in {}: make one with `cargo xtask setup` or `caveau guest build`, or name its folder with --guest",
