@@ -98,3 +98,20 @@ fn garbage_ends_the_guest() {
     guest.send_bytes(&noise);
     assert!(guest.ends(), "the guest ends");
 }
+
+#[test]
+fn a_frame_that_is_cut_short_holds_nobody_up() {
+    let Some(host) = Hostile::new() else { return };
+    let mut guest = RawGuest::boot(&host, &host.plan.policy);
+    assert!(guest.ask(AgentRequest::Hello, b"").is_ok());
+    // A header is announced and half of it sent: the guest waits for the rest, and does nothing by guessing.
+    let header = br#"{"version":1,"id":7,"request":{"op":"hello"}}"#;
+    let announced = u32::try_from(header.len()).expect("a short header").to_le_bytes();
+    guest.send_bytes(&announced);
+    guest.send_bytes(&0u32.to_le_bytes());
+    guest.send_bytes(&header[..20]);
+    assert!(guest.is_silent(), "no answer to half a request");
+    guest.send_bytes(&header[20..]);
+    let reply = guest.reply();
+    assert!(reply.id == 7 && reply.result.is_ok(), "{reply:?}");
+}

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::FileExt as _;
 
+use caveau_launch::LaunchPlan;
+use caveau_protocol::EventKind;
 use caveau_tests::hostile::{Hostile, ended, group};
 
 /// Block of the layer file at which busybox begins.
@@ -72,25 +74,21 @@ fn a_missing_layer_and_an_extra_one() {
     });
 }
 
-#[test]
-fn layers_in_another_order() {
-    let Some(host) = Hostile::new() else { return };
+/// The plan of an image with several layers.
+fn python(host: &Hostile) -> LaunchPlan {
     let name = "python";
-    host.caveau
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            name,
-            &caveau_tests::image("python3"),
-            "--",
-            "-c",
-            "import time; time.sleep(100)",
-        ])
-        .success();
+    let python = caveau_tests::image("python3");
+    host.caveau.run(&["run", "-d", "--name", name, &python, "--", "-c", "import time; time.sleep(100)"]).success();
     let several = group(&host.caveau, name).plan().expect("a plan");
     host.caveau.run(&["rm", "--force", name]).success();
     assert!(several.layers.len() > 1, "the image has several layers");
+    several
+}
+
+#[test]
+fn layers_in_another_order() {
+    let Some(host) = Hostile::new() else { return };
+    let several = python(&host);
     let lie = |change: &dyn Fn(&mut Vec<u16>)| {
         host.is_denied(&["overlay"], |plan| {
             let name = plan.name.clone();
@@ -118,12 +116,27 @@ fn a_layer_that_changes_after_it_was_mounted() {
     }
     // What the guest has not read yet cannot be read any more, and the guest says so.
     let name = group.folder().name().to_string();
-    let outcome = host.caveau.run(&["exec", &name, "cat", "/etc/hostname"]);
+    let read = host.caveau.run(&["exec", &name, "cat", "/bin/busybox"]);
+    assert_ne!(read.code, 0, "{}", read.stderr);
     caveau_tests::eventually(|| {
         let (status, record) = group.status()?;
-        let noticed = record.events.iter().any(|event| format!("{:?}", event.event).contains("LayerCorrupted"));
-        anyhow::ensure!(noticed || outcome.code != 0, "{status} {:?}", record.events);
+        let noticed = record.events.iter().any(|event| matches!(event.event, EventKind::LayerCorrupted { .. }));
+        anyhow::ensure!(noticed, "{status} {:?}", record.events);
         Ok(())
     })
-    .expect("the change is noticed");
+    .expect("the guest reports the change");
+}
+
+#[test]
+fn the_disks_of_two_layers_are_swapped() {
+    let Some(host) = Hostile::new() else { return };
+    let several = python(&host);
+    host.fails(&["mount layer 0"], |plan| {
+        let name = plan.name.clone();
+        *plan = several;
+        plan.name = name;
+        // Each under the other's root hash: both are the policy's, and neither disk has the bytes of its root.
+        let (first, second) = (plan.layers[0].path.clone(), plan.layers[1].path.clone());
+        (plan.layers[0].path, plan.layers[1].path) = (second, first);
+    });
 }

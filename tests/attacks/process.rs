@@ -111,7 +111,7 @@ fn a_host_name_with_a_line_for_the_hosts_file() {
 #[test]
 fn a_second_container() {
     let Some(host) = Hostile::new() else { return };
-    host.is_denied(&[], |plan| {
+    host.is_denied(&["second", "starts", "at most 1"], |plan| {
         let mut second = plan.containers[0].clone();
         second.name = "second".into();
         second.create.container = ContainerId::from_bytes([9; 32]);

@@ -10,6 +10,47 @@ fn signal(name: &str, pid: u64) {
 }
 
 #[test]
+fn a_frozen_secure_processor_gives_no_proof_and_harms_nothing_else() {
+    let Some(host) = Hostile::new() else { return };
+    let group = host.start(|_| ()).expect("the honest plan starts");
+    let name = group.folder().name().to_string();
+    let processor = host.caveau.run(&["inspect", &name]).success().json()["record"]["processor_pid"].as_u64();
+    signal("-STOP", processor.expect("the processor's pid"));
+    let nonce = "ab".repeat(32);
+    let refused = host.caveau.run(&["attest", &name, "--nonce", &nonce]).expect_code(2);
+    assert!(refused.stdout.is_empty() && refused.stderr.contains("processor"), "{}", refused.stderr);
+    // The group goes on, and its state is true.
+    host.caveau.run(&["exec", &name, "cat", "/etc/hostname"]).success();
+    assert!(host.caveau.run(&["ps"]).success().stdout.contains("running"));
+    host.caveau.run(&["rm", "--force", &name]).success();
+}
+
+#[test]
+fn a_frozen_supervisor_is_called_unresponsive_and_can_be_removed() {
+    let Some(host) = Hostile::new() else { return };
+    let group = host.start(|_| ()).expect("the honest plan starts");
+    let name = group.folder().name().to_string();
+    let inspected = host.caveau.run(&["inspect", &name]).success().json();
+    let (supervisor, qemu) = (inspected["record"]["supervisor_pid"].as_u64(), inspected["record"]["qemu_pid"].as_u64());
+    signal("-STOP", supervisor.expect("the supervisor's pid"));
+    let listed = host.caveau.run(&["ps"]).success().stdout;
+    assert!(listed.contains("unresponsive") && listed.contains("supervisor"), "{listed}");
+    host.caveau.run(&["rm", "--force", &name]).success();
+    is_gone(qemu.expect("QEMU's pid"));
+    assert!(host.caveau.groups().is_empty());
+}
+
+/// Waits until a process is gone. What is dead and waits for its new parent to take note is gone as well.
+fn is_gone(pid: u64) {
+    eventually(|| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        anyhow::ensure!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+        Ok(())
+    })
+    .expect("the process is gone");
+}
+
+#[test]
 fn a_frozen_vm_is_called_unresponsive_and_can_be_removed() {
     let Some(host) = Hostile::new() else { return };
     let group = host.start(|plan| plan.answer_timeout_s = 3).expect("the honest plan starts");
@@ -24,12 +65,6 @@ fn a_frozen_vm_is_called_unresponsive_and_can_be_removed() {
     })
     .expect("a frozen VM is called unresponsive");
     host.caveau.run(&["rm", "--force", &name]).success();
-    eventually(|| {
-        // What is dead and waits for its new parent to take note is gone as well.
-        let stat = std::fs::read_to_string(format!("/proc/{qemu}/stat")).unwrap_or_default();
-        anyhow::ensure!(stat.is_empty() || stat.contains(") Z "), "{stat}");
-        Ok(())
-    })
-    .expect("QEMU is gone");
+    is_gone(qemu);
     assert!(host.caveau.groups().is_empty());
 }

@@ -140,7 +140,7 @@ fn a_layer_of_one_gibibyte_is_read_at_its_end() {
     layout.add("large", bytes, contents);
     let image = layout.finish();
     let script =
-        "wc -c < /large; tail -c 13 /large; dd if=/large bs=1M skip=500 count=1 2>/dev/null | od -An -tx1 | head -1";
+        "stat -c %s /large; tail -c 13 /large; dd if=/large bs=1M skip=500 count=1 2>/dev/null | od -An -tx1 | head -1";
     let arguments = ["run", "--rm", &image, "--", "sh", "-c", script];
     let output = caveau.command(&arguments).env("XDG_CACHE_HOME", cache.path()).output().expect("caveau runs");
     let text = String::from_utf8_lossy(&output.stdout);

@@ -3,9 +3,14 @@
 //! A VM takes seconds to boot under emulation, so that each test asks as much as it can of one boot.
 
 mod busybox;
+mod confined;
 mod groups;
 mod layers;
 mod nginx;
 mod offline;
+mod policy;
 mod python3;
 mod redis;
+mod talkative;
+mod terminal;
+mod user;

@@ -16,7 +16,7 @@ use crate::{Caveau, image};
 pub struct Hostile {
     /// Its Caveau.
     pub caveau: Caveau,
-    /// What an honest host would launch: busybox that prints `up` and waits, with one variable, one command that may be
+    /// What an honest host would launch: busybox that prints `up` and waits, with one variable, two commands that may be
     /// executed, and a memory file system.
     pub plan: LaunchPlan,
     /// For its forged files.
@@ -24,7 +24,16 @@ pub struct Hostile {
 }
 
 /// The options of the honest plan.
-pub const HONEST: [&str; 6] = ["-e", "KIND=honest", "--allow-exec", "cat /etc/hostname", "-v", "tmpfs:/data:size=1m"];
+pub const HONEST: [&str; 8] = [
+    "-e",
+    "KIND=honest",
+    "--allow-exec",
+    "cat /etc/hostname",
+    "--allow-exec",
+    "cat /bin/busybox",
+    "-v",
+    "tmpfs:/data:size=1m",
+];
 
 /// The command of the honest plan.
 pub const COMMAND: [&str; 3] = ["sh", "-c", "echo up; trap 'exit 5' TERM; while :; do sleep 1; done"];

@@ -5,6 +5,7 @@
 
 pub mod hostile;
 pub mod raw;
+pub mod terminal;
 
 use std::{
     io::{Read as _, Write as _},
@@ -93,7 +94,7 @@ impl Caveau {
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let shared = shared_folder();
-        let mut command = Command::new(binary());
+        let mut command = Command::new(program());
         command
             .args(arguments)
             .env("XDG_RUNTIME_DIR", self.runtime.path())
@@ -165,7 +166,11 @@ impl Drop for Caveau {
 }
 
 /// Path of the `caveau` program under test: beside the test programs, where cargo puts it.
-fn binary() -> PathBuf {
+///
+/// # Panics
+/// Where this program has no path.
+#[must_use]
+pub fn program() -> PathBuf {
     std::env::var_os("CAVEAU_BIN").map_or_else(
         || {
             let mut folder = std::env::current_exe().expect("a test program has a path");

@@ -101,6 +101,19 @@ impl RawGuest {
         frame.header().expect("a reply")
     }
 
+    /// Whether the guest says nothing for two seconds.
+    ///
+    /// # Panics
+    /// Where the port fails.
+    #[must_use]
+    pub fn is_silent(&mut self) -> bool {
+        self.port.set_read_timeout(Some(Duration::from_secs(2))).expect("a time limit");
+        let mut byte = [0];
+        let waited = self.port.read(&mut byte);
+        self.port.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        waited.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     /// Whether the guest switches itself off.
     #[must_use]
     pub fn ends(&mut self) -> bool {
