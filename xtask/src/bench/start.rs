@@ -31,7 +31,6 @@ struct Product {
     work: PathBuf,
     guest: PathBuf,
     image: String,
-    port: u16,
 }
 
 /// What one start left to be read.
@@ -55,26 +54,29 @@ impl Product {
 
     /// Starts, waits for the first answer, looks, and ends. `look` sees the running group's QEMU.
     fn start(&self, look: &mut dyn FnMut(u64, &str) -> Result<()>) -> Result<Started> {
-        let publish = format!("{}:80", self.port);
+        // Another one each time: connections of the last start may still hold theirs.
+        let port = free_port()?;
+        let publish = format!("{port}:80");
         let start = Instant::now();
         output(&mut self.caveau(&["run", "-d", "--name", NAME, "-p", &publish, &self.image]))?;
         let returned = start.elapsed();
-        let result = self.look(start, returned, look);
+        let result = self.look(port, start, returned, look);
         output(&mut self.caveau(&["rm", "--force", NAME]))?;
         result
     }
 
     fn look(
         &self,
+        port: u16,
         start: Instant,
         returned: Duration,
         look: &mut dyn FnMut(u64, &str) -> Result<()>,
     ) -> Result<Started> {
-        let answered = wait_for_answer(self.port, start, None)?;
+        let answered = wait_for_answer(port, start, None)?;
         let inspected: Value = serde_json::from_str(&output(&mut self.caveau(&["inspect", NAME]))?)?;
         let record = inspected["record"].clone();
         let qemu = record["qemu_pid"].as_u64().context("the record has no qemu_pid")?;
-        let page = get(self.port)?;
+        let page = get(port)?;
         look(qemu, &page)?;
         // The default policy need not allow statistics; that is told, not guessed.
         let stats = output(&mut self.caveau(&["--json", "stats", NAME])).ok();
@@ -82,6 +84,11 @@ impl Product {
         let agent_bytes = stats.and_then(|stats| stats["agent_memory_bytes"].as_u64());
         Ok(Started { answered, returned, record, agent_bytes, qemu_bytes: resident(qemu)?, page })
     }
+}
+
+/// A port of this machine that nothing listens on.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// The bench.
@@ -94,13 +101,11 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
     let image = images::build_one(&images_folder(bed.root), "nginx", &setup::setup(bed.root)?.apt_config, &|step| {
         eprintln!("   {step}");
     })?;
-    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let product = Product {
         caveau: bed.caveau.clone(),
         work: bed.work.clone(),
         guest: guest.clone(),
         image: format!("oci:{}", image.display()),
-        port,
     };
     output(&mut product.caveau(&["image", "pull", &product.image]))?;
     let mut machines = None;
@@ -122,9 +127,9 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
             last = started;
             Ok(sample)
         },
-        || Ok(Sample::of_wall(bare.first_answer(port, &page)?)),
+        || Ok(Sample::of_wall(bare.first_answer(free_port()?, &page)?)),
     )?;
-    let same_server = (0..bed.pairs(3)).map(|_| Ok(with_image.first_answer(port, &page)?.as_secs_f64()));
+    let same_server = (0..bed.pairs(3)).map(|_| Ok(with_image.first_answer(free_port()?, &page)?.as_secs_f64()));
     Ok(report(pairs, &same_server.collect::<Result<Vec<_>>>()?, &last))
 }
 
