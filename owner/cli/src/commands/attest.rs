@@ -1,7 +1,6 @@
 //! `caveau attest`: a signed proof of what a running group is.
 
 use std::{
-    fs,
     io::{self, Write as _},
     net::{SocketAddr, TcpListener},
     path::Path,
@@ -11,7 +10,6 @@ use std::{
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use caveau_evidence::{Certificates, Evidence, Tee, Timestamp};
-use caveau_guest_image::MANIFEST_FILE;
 
 use crate::{args, commands::groups, endorsement, exit::Outcome, ui};
 
@@ -39,7 +37,7 @@ pub(crate) fn run(command: &args::Attest, quiet: bool) -> Result<Outcome> {
         report: report_bytes,
         runtime_data: Vec::new(),
         policy: Some(plan.policy.into_bytes()),
-        reference_values: reference_values(&plan.guest.initrd),
+        reference_values: plan.reference_values,
     };
     write(command.output.as_deref(), &evidence.to_json()?)?;
     if plan.tee == caveau_launch::Tee::EmulatedSnp {
@@ -54,12 +52,6 @@ fn certificates(table: &[u8]) -> Result<Certificates> {
         return Ok(Certificates::default());
     }
     Ok(Certificates::from_table(table)?)
-}
-
-/// The guest's description, for people: no verifier takes it from here.
-fn reference_values(initrd: &Path) -> Option<serde_json::Value> {
-    let text = fs::read(initrd.parent()?.join(MANIFEST_FILE)).ok()?;
-    serde_json::from_slice(&text).ok()
 }
 
 /// `caveau __kds`: serves the certificates of this installation's software secure processor until it is ended.
