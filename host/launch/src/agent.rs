@@ -276,7 +276,13 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn hello() -> Hello {
-        Hello { agent: "0.1.0".into(), tee: "emulated-snp".into(), kernel: "6.12".into(), boot_ns: 1, steps: Vec::new() }
+        Hello {
+            agent: "0.1.0".into(),
+            tee: "emulated-snp".into(),
+            kernel: "6.12".into(),
+            boot_ns: 1,
+            steps: Vec::new(),
+        }
     }
 
     #[test]

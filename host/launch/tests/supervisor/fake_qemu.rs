@@ -118,7 +118,13 @@ impl Guest {
         }
         match request {
             AgentRequest::Hello => {
-                let hello = Hello { agent: "fake".into(), tee: "emulated-snp".into(), kernel: "0".into(), boot_ns: 1, steps: Vec::new() };
+                let hello = Hello {
+                    agent: "fake".into(),
+                    tee: "emulated-snp".into(),
+                    kernel: "0".into(),
+                    boot_ns: 1,
+                    steps: Vec::new(),
+                };
                 Some(Ok((AgentReply::Hello(hello), vec![])))
             }
             AgentRequest::SetPolicy { .. } => match body.as_slice() {
