@@ -1,5 +1,6 @@
 //! Archives that `docker save` wrote, in the old form and in the one that is an OCI layout, too.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use caveau_oci::{
@@ -42,8 +43,9 @@ pub(crate) fn open_docker_archive(
     Ok((plan, DockerArchive(archive)))
 }
 
-/// The manifests of an archive that is a layout, too: digest, bytes, digest of the configuration.
-struct Manifests(Vec<(Digest, Vec<u8>, Digest)>);
+/// The manifests of an archive that is a layout, too: digest, and digest of the configuration. Their bytes are not kept: an
+/// archive may name thousands of them, of megabytes each.
+struct Manifests(Vec<(Digest, Digest)>);
 
 impl Manifests {
     fn read(archive: &Archive) -> Result<Self, RegistryError> {
@@ -53,18 +55,19 @@ impl Manifests {
         }
         let mut entries = parse_layout_index(&archive.read("index.json", limits::MAX_DOCUMENT_BYTES)?)?.manifests;
         let mut budget = limits::MAX_INDEX_ENTRIES;
+        // One that is named many times is read once.
+        let mut seen = BTreeSet::new();
         while let Some(entry) = entries.pop() {
             budget =
                 budget.checked_sub(1).ok_or_else(|| archive.refused("its index has too many entries".to_owned()))?;
             // `docker save` may name images whose content it did not save.
-            if !archive.has(&blob_name(entry.digest)) {
+            if !archive.has(&blob_name(entry.digest)) || !seen.insert(entry.digest) {
                 continue;
             }
-            let bytes = archive.read(&blob_name(entry.digest), limits::MAX_DOCUMENT_BYTES)?;
-            entry.digest.check(&format!("blob {}", entry.digest), &bytes)?;
+            let bytes = read_manifest(archive, entry.digest)?;
             match parse_document(&bytes, Some(&entry.media_type)) {
                 Ok(Document::Index(index)) => entries.extend(index.manifests),
-                Ok(Document::Manifest(manifest)) => found.push((entry.digest, bytes, manifest.config.digest)),
+                Ok(Document::Manifest(manifest)) => found.push((entry.digest, manifest.config.digest)),
                 // Attestations and other artifacts stand beside images.
                 Err(OciError::Unsupported { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -74,9 +77,16 @@ impl Manifests {
     }
 
     /// The manifest of the image with this configuration.
-    fn of_config(&self, config: Digest) -> Option<&(Digest, Vec<u8>, Digest)> {
-        self.0.iter().find(|(_, _, of)| *of == config)
+    fn of_config(&self, config: Digest) -> Option<Digest> {
+        self.0.iter().find(|(_, of)| *of == config).map(|(manifest, _)| *manifest)
     }
+}
+
+/// A manifest or index of the layout, checked against its digest.
+fn read_manifest(archive: &Archive, digest: Digest) -> Result<Vec<u8>, RegistryError> {
+    let bytes = archive.read(&blob_name(digest), limits::MAX_DOCUMENT_BYTES)?;
+    digest.check(&format!("blob {digest}"), &bytes)?;
+    Ok(bytes)
 }
 
 /// The image that the source names, by reference, by digest, or because it is the only one.
@@ -88,9 +98,10 @@ fn choose(
 ) -> Result<ArchiveImage, RegistryError> {
     let names: Vec<String> = images.iter().flat_map(|image| image.repo_tags.iter().take(4).cloned()).take(32).collect();
     let mut found = Vec::new();
+    let mut configs = BTreeMap::new();
     for image in images {
         let named = wanted.name.as_deref().is_none_or(|name| image.is_named(name));
-        if named && has_digest(archive, &image, manifests, wanted.digest)? {
+        if named && has_digest(archive, &image, manifests, wanted.digest, &mut configs)? {
             found.push(image);
         }
     }
@@ -110,16 +121,22 @@ fn choose(
     }
 }
 
-/// Whether the image's manifest or configuration has the digest that the source asks for.
+/// Whether the image's manifest or configuration has the digest that the source asks for. The digests of configurations are
+/// kept in `configs`: thousands of images may name one file.
 fn has_digest(
     archive: &Archive,
     image: &ArchiveImage,
     manifests: &Manifests,
     wanted: Option<Digest>,
+    configs: &mut BTreeMap<String, Digest>,
 ) -> Result<bool, RegistryError> {
     let Some(wanted) = wanted else { return Ok(true) };
-    let config = Digest::of(&archive.read(&image.config, limits::MAX_CONFIG_BYTES)?);
-    Ok(config == wanted || manifests.of_config(config).is_some_and(|(manifest, ..)| *manifest == wanted))
+    let config = match configs.get(&image.config) {
+        Some(known) => *known,
+        None => Digest::of(&archive.read(&image.config, limits::MAX_CONFIG_BYTES)?),
+    };
+    configs.insert(image.config.clone(), config);
+    Ok(config == wanted || manifests.of_config(config) == Some(wanted))
 }
 
 /// From the archive's own manifest to the layers' places.
@@ -139,8 +156,8 @@ fn plan(archive: &Archive, image: &ArchiveImage, manifests: &Manifests, name: &s
     }
     let manifest = manifests.of_config(config_digest);
     Ok(Plan {
-        manifest_digest: manifest.map(|(digest, ..)| *digest),
-        manifest: manifest.map(|(_, bytes, _)| bytes.clone()),
+        manifest_digest: manifest,
+        manifest: manifest.map(|digest| read_manifest(archive, digest)).transpose()?,
         config_bytes,
         config,
         layers,

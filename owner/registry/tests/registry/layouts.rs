@@ -278,6 +278,29 @@ fn links_inside_an_archive_stand_for_layers_only() {
     assert_refused(place.resolve(&source), &["no manifest.json"]);
 }
 
+/// An archive of a few megabytes must not become gigabytes of memory, however often it names them.
+#[test]
+fn a_manifest_named_a_thousand_times_is_read_once() {
+    let place = Place::new();
+    let parts = Parts::small();
+    let mut manifest = parts.manifest_bytes();
+    manifest.resize(4 << 20, b' ');
+    let digest = Digest::of(&manifest);
+    let entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": digest, "size": manifest.len()});
+    let index = json!({"schemaVersion": 2, "manifests": vec![entry; 1000]});
+    let mut files = parts.docker_files("demo:v1");
+    files.push(("index.json".to_owned(), serde_json::to_vec(&index).unwrap()));
+    files.push((format!("blobs/sha256/{}", digest.hex()), manifest));
+    fs::write(place.path("x.tar"), archive(&files)).unwrap();
+    let source = format!("docker-archive:{}@{digest}", place.path("x.tar").display());
+    assert_eq!(place.resolve(&source).unwrap().manifest_digest, Some(digest));
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak_kib < 2 << 20, "{peak_kib} KiB were in use");
+}
+
 #[test]
 fn paths_in_a_docker_manifest_stay_inside() {
     let place = Place::new();
