@@ -3,7 +3,7 @@
 /// A place in the packed bytes, and up to 63 bits from before it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bits {
-    at: usize,
+    at: u32,
     held: u64,
     count: u32,
 }
@@ -11,7 +11,7 @@ pub(crate) struct Bits {
 impl Bits {
     /// At a bit of `bytes`, of which eight must follow.
     pub(crate) fn at_bit(bytes: &[u8], bit: usize) -> Self {
-        let mut bits = Self { at: bit >> 3, held: 0, count: 0 };
+        let mut bits = Self { at: (bit >> 3) as u32, held: 0, count: 0 };
         bits.refill(bytes);
         bits.skip(bit as u32 & 7);
         bits
@@ -20,9 +20,10 @@ impl Bits {
     /// Takes bits until there are 56 at least; zeros where eight bytes do not follow.
     #[inline(always)]
     pub(crate) fn refill(&mut self, bytes: &[u8]) {
-        let next = bytes.get(self.at..).and_then(<[u8]>::first_chunk).map_or(0, |chunk| u64::from_le_bytes(*chunk));
+        let at = self.at as usize;
+        let next = bytes.get(at..at + 8).and_then(<[u8]>::first_chunk).map_or(0, |chunk| u64::from_le_bytes(*chunk));
         self.held |= next << (self.count & 63);
-        self.at += ((63 - self.count) >> 3) as usize;
+        self.at += (63 - self.count) >> 3;
         self.count |= 56;
     }
 
@@ -55,6 +56,6 @@ impl Bits {
 
     /// Where the next bit is.
     pub(crate) fn bit(&self) -> usize {
-        self.at * 8 - self.count as usize
+        self.at as usize * 8 - self.count as usize
     }
 }

@@ -46,8 +46,8 @@ pub(crate) fn has_room(tokens: &Tokens) -> bool {
 #[derive(Clone, Copy)]
 struct Place {
     bits: Bits,
-    token: usize,
-    literal: usize,
+    token: u32,
+    literal: u32,
     outcome: Outcome,
 }
 
@@ -76,8 +76,8 @@ impl Lane<'_> {
     fn begin(&mut self) -> (Work<'_>, Place) {
         let place = Place {
             bits: Bits::at_bit(self.bytes, self.bit),
-            token: self.tokens.count,
-            literal: self.tokens.literal,
+            token: self.tokens.count as u32,
+            literal: self.tokens.literal as u32,
             outcome: Outcome::Going,
         };
         let work = Work {
@@ -92,7 +92,8 @@ impl Lane<'_> {
 
     /// Takes the place where steps ended.
     fn end(&mut self, place: Place) {
-        (self.bit, self.tokens.count, self.tokens.literal) = (place.bits.bit(), place.token, place.literal);
+        self.bit = place.bits.bit();
+        (self.tokens.count, self.tokens.literal) = (place.token as usize, place.literal as usize);
         self.outcome = place.outcome;
         self.tokens.cover(MAX_RUN - 2 * STEPS);
     }
@@ -124,27 +125,30 @@ impl Work<'_> {
         if entry.is_exception_with(far, first) {
             return self.careful_step(place);
         }
-        self.literals_out[place.literal] = first.literal();
-        let literal = place.literal + (first.matches() ^ 1) as usize;
-        self.literals_out[literal] = entry.literal();
-        self.tokens_out[place.token] = Token::new(literal, entry.length(rest), far.far(far_rest));
-        place.token += matches as usize;
-        place.literal = literal + (matches ^ 1) as usize;
+        // Of these, as many count as are literals: a match that comes first comes second, too.
+        let at = place.literal as usize;
+        self.literals_out[at..at + 2].copy_from_slice(&[first.literal(), entry.literal()]);
+        let literal = place.literal + (first.matches() ^ 1);
+        self.tokens_out[place.token as usize] = Token::new(literal, entry.length(rest), far.far(far_rest));
+        place.token += matches;
+        place.literal = literal + (matches ^ 1);
         let far_skip = far.skip() & matches.wrapping_neg();
         place.bits.skipped(far_rest >> far_skip, first.literal_skip() + entry.skip() + far_skip);
         true
     }
 
+    // Inlined so that a place never needs an address, and stays in registers.
+    #[inline(always)]
     fn careful_step(&mut self, place: &mut Place) -> bool {
         let (found, bits) = careful(place.bits.peek(), self.literals, self.distances);
         place.bits.skip(bits);
         match found {
             Careful::Literal(literal) => {
-                self.literals_out[place.literal] = literal;
+                self.literals_out[place.literal as usize] = literal;
                 place.literal += 1;
             }
             Careful::Match(length, far) => {
-                self.tokens_out[place.token] = Token::new(place.literal, length, far);
+                self.tokens_out[place.token as usize] = Token::new(place.literal, length, far);
                 place.token += 1;
             }
             Careful::End => place.outcome = Outcome::End,
@@ -258,7 +262,7 @@ fn two(first: &mut Lane<'_>, second: &mut Lane<'_>) {
         }
         let ((mut work_1, mut place_1), (mut work_2, mut place_2)) = (first.begin(), second.begin());
         for _ in 0..steps {
-            if !(work_1.step(&mut place_1) & work_2.step(&mut place_2)) {
+            if !work_1.step(&mut place_1) || !work_2.step(&mut place_2) {
                 break;
             }
         }

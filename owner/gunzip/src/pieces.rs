@@ -133,15 +133,16 @@ impl Worker {
                     self.pieces[at] = Some(piece);
                 }
             }
-            match &mut self.pieces {
-                [Some(first), Some(second)] => first.run(Some(second)),
-                [Some(piece), None] | [None, Some(piece)] => piece.run(None),
-                [None, None] => return Ok(None),
-            }
+            // Also of those that ran when the other one was given away: both can come to their block's end at once.
             for piece in &mut self.pieces {
                 if piece.as_mut().is_some_and(|piece| !piece.is_ready()) {
                     return Ok(mem::take(piece));
                 }
+            }
+            match &mut self.pieces {
+                [Some(first), Some(second)] => first.run(Some(second)),
+                [Some(piece), None] | [None, Some(piece)] => piece.run(None),
+                [None, None] => return Ok(None),
             }
         }
     }

@@ -26,8 +26,8 @@ impl Token {
 
     /// Literals up to a place, and a match.
     #[inline(always)]
-    pub(crate) const fn new(literal: usize, length: u32, far: u32) -> Self {
-        Self((literal as u32) << 24 | length << 16 | far)
+    pub(crate) const fn new(literal: u32, length: u32, far: u32) -> Self {
+        Self(literal << 24 | length << 16 | far)
     }
 
     /// Literals up to a place alone.
