@@ -19,7 +19,7 @@ use caveau_oci::{Digest, Hasher};
 
 use crate::convert::write_image;
 use crate::error::unwrap_io;
-use crate::inflate::{Unpacker, pump};
+use crate::inflate::{GZIP_THREADS, Unpacker, pump};
 use crate::layers::{self, Converted, Entry};
 use crate::lock::EntryLock;
 use crate::pipe::{PipeReader, PipeWriter, fill, pipe};
@@ -41,7 +41,8 @@ pub(crate) fn fill_layers(
     for spec in specs {
         wanted.entry(spec.diff_id).or_insert(spec);
     }
-    let job = Job { store, source, limits: &options.limits, spent: Spent::default(), progress };
+    let packed = wanted.values().map(|spec| spec.size).fold(0, u64::saturating_add);
+    let job = Job { store, source, limits: &options.limits, packed, spent: Spent::default(), progress };
     // Large layers first: the longest one decides when all are there.
     let mut queue: Vec<&LayerSpec> = wanted.into_values().collect();
     queue.sort_by_key(|spec| spec.size);
@@ -91,6 +92,8 @@ struct Job<'a> {
     store: &'a Store,
     source: &'a dyn LayerSource,
     limits: &'a Limits,
+    /// Bytes of all layers as they are packed.
+    packed: u64,
     spent: Spent,
     progress: &'a dyn Progress,
 }
@@ -188,7 +191,7 @@ impl Job<'_> {
     fn unpack(&self, spec: &LayerSpec, packed: PipeReader, out: PipeWriter) -> Result<(), RegistryError> {
         let layer = spec.diff_id;
         let failed = |error: io::Error| RegistryError::Unpack { layer, reason: error.to_string() };
-        let mut unpacker = Unpacker::new(packed).map_err(failed)?;
+        let mut unpacker = Unpacker::new(packed, self.threads(spec)).map_err(failed)?;
         let mut total = 0;
         let within_limits = |read| {
             total += read;
@@ -197,6 +200,11 @@ impl Job<'_> {
         pump(&mut unpacker, &out, within_limits).map_err(|error| unwrap_io(error, failed))?;
         out.finish();
         Ok(())
+    }
+
+    /// Threads that unpack a layer: several for one that keeps the others waiting, since memory goes with them.
+    fn threads(&self, spec: &LayerSpec) -> usize {
+        if spec.size > self.packed / 2 { GZIP_THREADS } else { 1 }
     }
 
     /// Refuses a layer or an image that grows too large, in all or for its packed size.

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use flate2::bufread::MultiGzDecoder;
+use caveau_gunzip::GunzipReader;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
@@ -11,46 +11,50 @@ use crate::pipe::{CHUNK_BYTES, PipeReader, PipeWriter, fill, pipe};
 /// The largest window that a zstd frame may ask for: what the reference decoder takes without being told otherwise.
 const MAX_ZSTD_WINDOW: u64 = 128 << 20;
 
+/// Threads that unpack gzip beside the one that reads: so many pay where nothing else is to be done meanwhile.
+pub(crate) const GZIP_THREADS: usize = 2;
+
 /// Reads the unpacked bytes of a stream whose first bytes say how it is packed.
 pub(crate) enum Unpacker<R> {
-    Gzip(Box<MultiGzDecoder<R>>),
+    Gzip(Box<GunzipReader<R>>),
     Plain(R),
     Zstd(Box<ZstdFrames<R>>),
 }
 
 /// The unpacked bytes of a layer's tar that may be packed with gzip or zstd; its first bytes say how. The first buffer of
-/// `input` must hold four of them if there are as many. Unpacking goes on in a thread of its own, a little ahead of who
+/// `input` must hold four of them if there are as many. Unpacking goes on in threads of its own, a little ahead of who
 /// reads.
 ///
 /// # Errors
 /// Where the first bytes cannot be read. Broken packing is an error of the reader that comes back.
 pub fn unpacked<R: BufRead + Send + 'static>(input: R) -> io::Result<impl Read> {
-    Ok(match Unpacker::new(input)? {
-        Unpacker::Plain(input) => Unpacked::Plain(input),
-        mut packed => {
+    Ok(match Unpacker::new(input, GZIP_THREADS)? {
+        Unpacker::Zstd(mut frames) => {
             let (writer, reader) = pipe();
             std::thread::Builder::new().name("unpack".to_owned()).spawn(move || {
-                match pump(&mut packed, &writer, |_| Ok(())) {
+                match pump(&mut frames, &writer, |_| Ok(())) {
                     Ok(()) => writer.finish(),
                     Err(error) => writer.fail(error),
                 }
             })?;
             Unpacked::Ahead(reader)
         }
+        // It has threads of its own, or needs none.
+        unpacker => Unpacked::Direct(unpacker),
     })
 }
 
 /// What [`unpacked`] gives.
 enum Unpacked<R> {
     Ahead(PipeReader),
-    Plain(R),
+    Direct(Unpacker<R>),
 }
 
-impl<R: Read> Read for Unpacked<R> {
+impl<R: BufRead> Read for Unpacked<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Ahead(pipe) => pipe.read(buffer),
-            Self::Plain(input) => input.read(buffer),
+            Self::Direct(unpacker) => unpacker.read(buffer),
         }
     }
 }
@@ -74,11 +78,12 @@ pub(crate) fn pump(
     }
 }
 
-impl<R: BufRead> Unpacker<R> {
-    /// Looks at the first bytes of `input`, whose first buffer must hold four of them if there are as many.
-    pub(crate) fn new(mut input: R) -> io::Result<Self> {
+impl<R: BufRead + Send + 'static> Unpacker<R> {
+    /// Looks at the first bytes of `input`, whose first buffer must hold four of them if there are as many. Gzip is
+    /// unpacked by `threads` threads beside the one that reads; by the latter alone where that is none or one.
+    pub(crate) fn new(mut input: R, threads: usize) -> io::Result<Self> {
         Ok(match input.fill_buf()? {
-            [0x1f, 0x8b, ..] => Self::Gzip(Box::new(MultiGzDecoder::new(input))),
+            [0x1f, 0x8b, ..] => Self::Gzip(Box::new(GunzipReader::new(input, threads)?)),
             // A frame, or a skippable frame before the first.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
                 Self::Zstd(Box::new(ZstdFrames::new(input)))
@@ -86,7 +91,9 @@ impl<R: BufRead> Unpacker<R> {
             _ => Self::Plain(input),
         })
     }
+}
 
+impl<R> Unpacker<R> {
     /// Whether the stream is packed at all.
     pub(crate) fn is_packed(&self) -> bool {
         !matches!(self, Self::Plain(_))
@@ -184,7 +191,10 @@ mod tests {
 
     fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Unpacker::new(packed)?.read_to_end(&mut out)?;
+        Unpacker::new(io::Cursor::new(packed.to_vec()), 1)?.read_to_end(&mut out)?;
+        let mut again = Vec::new();
+        unpacked(io::Cursor::new(packed.to_vec()))?.read_to_end(&mut again)?;
+        assert!(out == again, "threads make a difference");
         Ok(out)
     }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use tar::Header;
 
 use crate::error::At;
-use crate::inflate::Unpacker;
+use crate::inflate::{GZIP_THREADS, Unpacker};
 use crate::{Limits, RegistryError};
 
 const BLOCK: u64 = 512;
@@ -52,7 +52,8 @@ impl Archive {
     /// Opens the archive at `path` and indexes it. A compressed one is unpacked to a nameless file first.
     pub(crate) fn open(path: &Path, limits: &Limits) -> Result<Self, RegistryError> {
         let file = open_regular(path)?;
-        let unpacker = Unpacker::new(BufReader::new(&file)).at("read", path)?;
+        let input = BufReader::new(file.try_clone().at("open", path)?);
+        let unpacker = Unpacker::new(input, GZIP_THREADS).at("read", path)?;
         let file = if unpacker.is_packed() { unpack(unpacker, path, &file, limits)? } else { file };
         let mut archive = Self { path: path.to_owned(), file, entries: BTreeMap::new() };
         archive.index(limits)?;
