@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -182,7 +182,7 @@ fn send_packet(bytes: &[u8]) {
     let (ours, theirs) = control_pair().expect("a socket pair");
     // Longer than a socket takes in one piece is the same as not sent.
     drop(UnixStream::from(ours.try_clone().expect("a copy")).write(bytes));
-    drop(UnixStream::from(OwnedFd::from(ours)).shutdown(Shutdown::Write));
+    drop(UnixStream::from(ours).shutdown(Shutdown::Write));
     assert!(bytes.is_empty() || caveau_softsp::run(&STATE, theirs).is_err(), "a launch without parts");
 }
 

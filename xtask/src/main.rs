@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod guest;
 mod images;
 mod layering;
@@ -35,6 +36,7 @@ enum Command {
     Bench(bench::Arguments),
     /// Show the main job: an image runs, proves what it is, and three lies of its host fail.
     Demo,
+    Fuzz(fuzz::Arguments),
     /// Many starts and stops, and many groups at once: nothing may be left over.
     Soak {
         /// Starts and stops.
@@ -66,6 +68,7 @@ fn main() -> Result<()> {
         }
         Command::Bench(arguments) => bench::bench(&root, &arguments),
         Command::Demo => demo::demo(&root),
+        Command::Fuzz(arguments) => fuzz::fuzz(&root, &arguments),
         Command::Soak { cycles, groups } => soak::soak(&root, cycles, groups),
         Command::Test { filter } => test::test(&root, &filter),
     }

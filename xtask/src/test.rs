@@ -1,11 +1,11 @@
 //! `cargo xtask test`: everything that is tested, in the order of what fails soonest.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
 use crate::{
-    images, layering,
+    fuzz, images, layering,
     process::{command, headline, run, run_lines},
     setup::{self, Setup},
 };
@@ -61,10 +61,17 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
     cargo.args(["--", "--show-output"]).args(filter.iter().skip(1));
     cargo.env("CAVEAU_GUEST", &guest).env("CAVEAU_TEST_IMAGES", &images);
     cargo.env("CAVEAU_SEV_SNP_MEASURE", &setup.snp_measure);
-    let succeeded = run_lines(&mut cargo, |line| {
-        println!("{line}");
-        tally.read(line);
-    })?;
+    let mut run = |cargo: &mut Command| {
+        run_lines(cargo, |line| {
+            println!("{line}");
+            tally.read(line);
+        })
+    };
+    let mut succeeded = run(&mut cargo)?;
+    if filter.is_empty() {
+        headline("fuzz targets, replayed");
+        succeeded &= run(&mut fuzz::replay(root))?;
+    }
     for reason in &tally.skipped {
         println!("skipped: {reason}");
     }
@@ -79,6 +86,7 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
 fn static_checks(root: &Path, setup: &Setup) -> Result<()> {
     headline("format, layering, lints, dependencies");
     run(&mut command(root, "cargo", ["fmt", "--all", "--check"]))?;
+    run(&mut command(root, "cargo", ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
     layering::check(root)?;
     run(&mut command(root, "cargo", ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
     run(command(root, "cargo", ["deny", "--offline", "check", "bans", "licenses", "sources"]).env("PATH", &setup.path))
