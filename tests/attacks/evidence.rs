@@ -1,6 +1,6 @@
 //! The host shows evidence that is not fresh, not whole, or not of this group.
 
-use caveau_tests::{guest_folder, hostile::Hostile};
+use caveau_tests::{Outcome, guest_folder, hostile::Hostile};
 
 const NONCE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -17,51 +17,36 @@ fn replayed_edited_and_borrowed_evidence() {
         host.caveau.run(&["doctor", "--json"]).json()["emulated_root"].as_str().map(str::to_owned).expect("a root");
     let reference = guest_folder().join("guest.json").display().to_string();
     let verify = |file: &str, nonce: &str| {
-        host.caveau.run(&[
-            "verify",
-            file,
-            "--nonce",
-            nonce,
-            "--policy",
-            &policy,
-            "--reference",
-            &reference,
-            "--cpus",
-            "1",
-            "--allow-emulated",
-            &root,
-        ])
+        let given = ["--json", "verify", file, "--nonce", nonce, "--policy", &policy, "--reference", &reference];
+        host.caveau.run(&[&given[..], &["--cpus", "1", "--allow-emulated", &root]].concat())
     };
     verify(&evidence, NONCE).success();
 
     // Replayed: the report answers another nonce.
-    let replayed = verify(&evidence, &NONCE.replace('0', "9")).expect_code(1);
-    assert!(replayed.stdout.contains("nonce"), "{}", replayed.stdout);
+    is_refused(verify(&evidence, &NONCE.replace('0', "9")), "report-data");
 
-    // Edited: one byte of the report, wherever it is, breaks the signature or a rule.
+    // Edited: a changed byte of the report, wherever it is, breaks the signature or a rule of its form.
     let text = std::fs::read_to_string(&evidence).expect("the evidence");
     let original: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let report = original["report"].as_str().expect("a report").to_owned();
-    for at in [4, 200, 500, 900, report.len() - 8] {
+    let forge = |field: &str, value: &str| {
+        let mut forged = original.clone();
+        forged[field] = value.into();
+        std::fs::write(&edited, forged.to_string()).expect("written");
+        verify(&edited, NONCE)
+    };
+    // Characters of base64: of the version, of MEASUREMENT, of REPORT_ID_MA, of the signature's r, of what is reserved.
+    for (at, code) in
+        [(4, "version"), (200, "signature"), (500, "signature"), (900, "signature"), (report.len() - 8, "reserved")]
+    {
         let mut characters: Vec<char> = report.chars().collect();
         characters[at] = if characters[at] == 'A' { 'B' } else { 'A' };
-        let mut forged = original.clone();
-        forged["report"] = characters.into_iter().collect::<String>().into();
-        std::fs::write(&edited, forged.to_string()).expect("written");
-        verify(&edited, NONCE).expect_code(1);
+        is_refused(forge("report", &characters.into_iter().collect::<String>()), code);
     }
-
     // The policy's text in the evidence is another one than the report vouches for.
-    let mut forged = original.clone();
-    forged["policy"] = "cGFja2FnZSBwb2xpY3kK".into();
-    std::fs::write(&edited, forged.to_string()).expect("written");
-    verify(&edited, NONCE).expect_code(1);
-
+    is_refused(forge("policy", "cGFja2FnZSBwb2xpY3kK"), "policy-text");
     // It claims to be hardware.
-    let mut forged = original.clone();
-    forged["tee"] = "snp".into();
-    std::fs::write(&edited, forged.to_string()).expect("written");
-    verify(&edited, NONCE).expect_code(1);
+    is_refused(forge("tee", "snp"), "root-untrusted");
 
     // Truncated, with a field too many, and not JSON at all: no evidence.
     let mut forged = original;
@@ -70,4 +55,13 @@ fn replayed_edited_and_borrowed_evidence() {
         std::fs::write(&edited, broken).expect("written");
         verify(&edited, NONCE).expect_code(2);
     }
+}
+
+/// One check fails, with this code.
+#[track_caller]
+fn is_refused(verified: Outcome, code: &str) {
+    let judged = verified.expect_code(1).json();
+    let rows = judged["checks"].as_array().expect("checks").iter();
+    let codes: Vec<&str> = rows.filter_map(|check| check["code"].as_str()).collect();
+    assert_eq!(codes, [code], "{judged}");
 }

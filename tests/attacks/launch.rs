@@ -1,47 +1,41 @@
 //! The host launches something else than it shows: found in the launch digest or HOST_DATA.
 
-use caveau_launch::{Group, LaunchPlan};
-use caveau_tests::{guest_folder, hostile::Hostile};
+use caveau_launch::LaunchPlan;
+use caveau_tests::{
+    Outcome, guest_folder,
+    hostile::{COMMAND, HONEST, Hostile},
+    image,
+};
 
 const NONCE: &str = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
 
-/// Attests a group and verifies it against what an honest host would have launched; asserts that the named check fails.
-#[track_caller]
-fn is_found_out(host: &Hostile, group: &Group, check: &str) {
+/// What the honest owner says of a group's evidence, with everything expected that there is to expect, and `cpus` processors.
+fn judged(host: &Hostile, group: &str, cpus: &str) -> Outcome {
     let path = |name: &str| host.folder.path().join(name).display().to_string();
     let (evidence, policy) = (path("evidence.json"), path("policy.rego"));
     std::fs::write(&policy, &host.plan.policy).expect("the policy is written");
-    let name = group.folder().name().to_string();
-    host.caveau.run(&["attest", &name, "--nonce", NONCE, "-o", &evidence]).success();
+    host.caveau.run(&["attest", group, "--nonce", NONCE, "-o", &evidence]).success();
     let root =
         host.caveau.run(&["doctor", "--json"]).json()["emulated_root"].as_str().map(str::to_owned).expect("a root");
     let reference = guest_folder().join("guest.json").display().to_string();
-    let verified = host.caveau.run(&[
-        "verify",
-        &evidence,
-        "--nonce",
-        NONCE,
-        "--policy",
-        &policy,
-        "--reference",
-        &reference,
-        "--cpus",
-        "1",
-        "--allow-emulated",
-        &root,
-        "--json",
-    ]);
+    let given = ["verify", &evidence, "--nonce", NONCE, "--policy", &policy, "--reference", &reference];
+    host.caveau.run(&[&given[..], &["--cpus", cpus, "--allow-emulated", &root, "--json"]].concat())
+}
+
+/// Asserts that the named check fails, and no other.
+#[track_caller]
+fn is_found_out(verified: Outcome, check: &str) {
     let judged = verified.expect_code(1).json();
     let failed: Vec<_> =
         judged["checks"].as_array().expect("checks").iter().filter(|row| row["verdict"] == "failed").collect();
-    assert!(failed.iter().any(|row| row["name"] == check), "{check} did not fail: {failed:?}");
+    assert!(failed.len() == 1 && failed[0]["name"] == check, "not {check} alone: {failed:?}");
 }
 
 #[track_caller]
 fn lie(check: &str, change: impl FnOnce(&Hostile, &mut LaunchPlan)) {
     let Some(host) = Hostile::new() else { return };
     let group = host.start(|plan| change(&host, plan)).expect("it starts: the lie is for the verifier to find");
-    is_found_out(&host, &group, check);
+    is_found_out(judged(&host, group.folder().name().as_str(), "1"), check);
 }
 
 #[test]
@@ -71,9 +65,15 @@ fn another_command_line() {
     });
 }
 
+/// Two processors are what they are: good evidence for who expects two, and for nobody else.
 #[test]
 fn another_number_of_processors() {
-    lie("measurement", |_, plan| plan.vcpus = 2);
+    let Some(host) = Hostile::new() else { return };
+    let busybox = image("busybox");
+    let options = ["run", "-d", "--name", "two", "--cpus", "2"];
+    host.caveau.run(&[&options[..], &HONEST, &[&busybox, "--"], &COMMAND].concat()).success();
+    judged(&host, "two", "2").success();
+    is_found_out(judged(&host, "two", "1"), "measurement");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_policy_that_allows_everything() {
     });
     // Whether that group runs is its own policy's business; for the honest policy's owner it is another group.
     match started {
-        Ok(group) => is_found_out(&host, &group, "policy"),
+        Ok(group) => is_found_out(judged(&host, group.folder().name().as_str(), "1"), "policy"),
         Err(error) => assert!(error.to_string().contains("denied") || error.to_string().contains("policy"), "{error}"),
     }
 }

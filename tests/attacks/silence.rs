@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use anyhow::Context as _;
+use caveau_launch::{Group, StateRoot};
 use caveau_tests::{eventually, hostile::Hostile};
 
 fn signal(name: &str, pid: u64) {
@@ -23,6 +25,38 @@ fn a_frozen_secure_processor_gives_no_proof_and_harms_nothing_else() {
     host.caveau.run(&["exec", &name, "cat", "/etc/hostname"]).success();
     assert!(host.caveau.run(&["ps"]).success().stdout.contains("running"));
     host.caveau.run(&["rm", "--force", &name]).success();
+}
+
+#[test]
+fn a_secure_processor_that_freezes_during_the_start_fails_it_in_time() {
+    let Some(host) = Hostile::new() else { return };
+    let name = "freezes";
+    let processor = std::thread::scope(|scope| {
+        let starting = scope.spawn(|| {
+            host.start(|plan| {
+                plan.name = name.parse().expect("a name");
+                plan.start_timeout_s = 20;
+            })
+        });
+        // As soon as it runs, long before the guest asks it anything.
+        let root = StateRoot::at(&host.caveau.state()).expect("a state folder");
+        let processor = eventually(|| {
+            let group = Group::open(&root, &name.parse()?)?;
+            group.status()?.1.processor_pid.context("there is none yet")
+        });
+        let processor = u64::from(processor.expect("the processor runs"));
+        signal("-STOP", processor);
+        let listed = host.caveau.run(&["ps", "--json"]).success().json();
+        assert_eq!(listed[0]["status"], "starting", "{listed}");
+        let failed = starting.join().expect("the start ends").expect_err("no proof, no start").to_string();
+        assert!(failed.contains("within 20 s"), "{failed}");
+        processor
+    });
+    let listed = host.caveau.run(&["ps", "--all"]).success().stdout;
+    assert!(listed.contains("failed: ") && listed.contains("within 20 s"), "{listed}");
+    is_gone(processor);
+    host.caveau.run(&["rm", name]).success();
+    assert!(host.caveau.groups().is_empty());
 }
 
 #[test]

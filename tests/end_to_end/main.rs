@@ -11,6 +11,7 @@ mod offline;
 mod policy;
 mod python3;
 mod redis;
+mod registry;
 mod talkative;
 mod terminal;
 mod user;

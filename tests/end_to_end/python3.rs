@@ -1,9 +1,9 @@
 //! An image of several layers: whiteouts, hard links, file capabilities, and writing over what lies below. And a network
 //! with several ports.
 
-use std::{net::UdpSocket, time::Duration};
+use std::{net::UdpSocket, process::Command, time::Duration};
 
-use caveau_tests::{Caveau, eventually, free_port, http_get, image};
+use caveau_tests::{Caveau, Outcome, eventually, free_port, http_get, image};
 
 #[test]
 fn python_sees_one_file_system_made_of_its_layers() {
@@ -78,24 +78,16 @@ while True:
 ";
     let (one, two, three) = (free_port(), free_port(), free_port());
     let forward = |host: u16, guest: &str| format!("{host}:{guest}");
-    caveau
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "ports",
-            "-p",
-            &forward(one, "8001"),
-            "-p",
-            &forward(two, "8002/tcp"),
-            "-p",
-            &forward(three, "8003/udp"),
-            &image("python3"),
-            "--",
-            "-c",
-            program,
-        ])
-        .success();
+    let (one_forward, two_forward, three_forward) =
+        (forward(one, "8001"), forward(two, "8002/tcp"), forward(three, "8003/udp"));
+    let names = NameServer::start();
+    let ports = ["run", "-d", "--name", "ports", "-p", &one_forward, "-p", &two_forward, "-p", &three_forward];
+    let mut run = caveau.command(&[&ports[..], &[&image("python3"), "--", "-c", program]].concat());
+    let started = match &names {
+        Some(names) => names.for_command(&run).output(),
+        None => run.output(),
+    };
+    Outcome::from(started.expect("caveau runs")).success();
     assert_eq!(http_get(one, "/").expect("the first port answers"), "8001");
     assert_eq!(http_get(two, "/").expect("the second port answers"), "8002");
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
@@ -110,10 +102,72 @@ while True:
     let listed = caveau.run(&["ps"]).success().stdout;
     assert!(listed.contains(&format!("127.0.0.1:{three}:8003/udp")), "{listed}");
 
-    // Names are resolved by the host's own server: what this machine can resolve, the container can.
-    let name = "deb.debian.org";
-    let here = std::process::Command::new("getent").args(["ahostsv4", name]).output().expect("getent runs");
-    let there = http_get(one, &format!("/{name}")).expect("an answer");
-    assert_eq!(!there.starts_with("no: "), here.status.success(), "{there}");
+    // Names are resolved by the host's own server, and by no other.
+    if names.is_some() {
+        assert_eq!(http_get(one, "/known.test").expect("an answer"), "192.0.2.77");
+        let unknown = http_get(one, "/unknown.test").expect("an answer");
+        assert!(unknown.starts_with("no: "), "{unknown}");
+    }
     caveau.run(&["rm", "--force", "ports"]).success();
+}
+
+/// A name server of the test's own, which knows one name, and a file that names it as a host's `/etc/resolv.conf` does.
+struct NameServer {
+    configuration: tempfile::NamedTempFile,
+}
+
+impl NameServer {
+    /// Where it listens; the port of names is fixed, and below 1024.
+    const ADDRESS: &str = "127.53.53.53";
+
+    /// Starts it, on a thread; says why not where this is not root.
+    fn start() -> Option<Self> {
+        let socket = match UdpSocket::bind((Self::ADDRESS, 53)) {
+            Ok(socket) => socket,
+            Err(error) => {
+                println!("skipped: only root can play the host's name server: {error}");
+                return None;
+            }
+        };
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((count, asker)) = socket.recv_from(&mut buffer) {
+                // An asker that is gone needs no answer.
+                let _ = socket.send_to(&answer(&buffer[..count]), asker);
+            }
+        });
+        let configuration = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(configuration.path(), format!("nameserver {}\n", Self::ADDRESS)).expect("written");
+        Some(Self { configuration })
+    }
+
+    /// The command on a host whose name server this is: in a mount namespace of its own.
+    fn for_command(&self, command: &Command) -> Command {
+        let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+        let mut wrapped = Command::new("unshare");
+        wrapped.args(["--mount", "sh", "-c", script]).arg(self.configuration.path());
+        wrapped.arg(command.get_program()).args(command.get_args());
+        for (variable, value) in command.get_envs() {
+            match value {
+                Some(value) => wrapped.env(variable, value),
+                None => wrapped.env_remove(variable),
+            };
+        }
+        wrapped
+    }
+}
+
+/// The answer to a question for a name (RFC 1035, section 4): one address for `known.test`, and that there is no such name
+/// for any other.
+fn answer(question: &[u8]) -> Vec<u8> {
+    let known = question.windows(12).any(|bytes| bytes == b"\x05known\x04test\0");
+    let mut answer = question.to_vec();
+    // A response, recursion available; code 3: no such name. As many answers as there are.
+    answer[2..4].copy_from_slice(if known { &[0x81, 0x80] } else { &[0x81, 0x83] });
+    answer[6..8].copy_from_slice(&[0, u8::from(known)]);
+    if known {
+        // The name as in the question (at 12), type A, class IN, a minute, four bytes.
+        answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]);
+    }
+    answer
 }

@@ -89,16 +89,20 @@ impl Hostile {
         start_with(supervisor, &root, plan, false, &mut |_| {}).map(|started| started.group)
     }
 
-    /// Asserts that the policy denies what remains of the honest plan after `lie`, with each of `words` in its reasons.
+    /// Asserts that the policy denies what remains of the honest plan after `lie`: at `point`, for nothing but `field`, and
+    /// with each of `words` in its reasons.
     ///
     /// # Panics
     /// Where it is started, refused for another reason, or the reasons lack a word.
     #[track_caller]
-    pub fn is_denied(&self, words: &[&str], lie: impl FnOnce(&mut LaunchPlan)) {
+    pub fn is_denied(&self, point: &str, field: &str, words: &[&str], lie: impl FnOnce(&mut LaunchPlan)) {
         match self.start(lie) {
             Err(StartError::Failed(failure)) => {
                 let denial = failure.denial.as_ref().unwrap_or_else(|| panic!("no denial: {}", failure.reason));
-                let text = format!("{} {denial}", failure.reason);
+                assert_eq!(denial["point"], point, "{denial}");
+                let reasons = denial["reasons"].as_array().expect("reasons");
+                assert!(!reasons.is_empty() && reasons.iter().all(|reason| reason["field"] == field), "{denial}");
+                let text = denial.to_string();
                 for word in words {
                     assert!(text.contains(word), "{word:?} is not in {text}");
                 }

@@ -4,7 +4,9 @@
 //! between a user's groups. What a test starts, it ends: dropping a [`Caveau`] stops its groups, by name.
 
 pub mod hostile;
+pub mod layout;
 pub mod raw;
+pub mod registry;
 pub mod terminal;
 
 use std::{
@@ -72,6 +74,7 @@ impl From<Output> for Outcome {
 #[derive(Debug)]
 pub struct Caveau {
     runtime: TempDir,
+    cache: Option<TempDir>,
 }
 
 impl Caveau {
@@ -87,7 +90,19 @@ impl Caveau {
         }
         // Short, since a Unix socket's path has at most 107 bytes.
         let runtime = tempfile::Builder::new().prefix("cv").tempdir_in("/tmp").expect("a folder for state");
-        Some(Self { runtime })
+        Some(Self { runtime, cache: None })
+    }
+
+    /// As [`Self::new`], with an empty cache of its own.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_an_empty_cache() -> Option<Self> {
+        let cache = tempfile::tempdir().expect("a folder for a cache");
+        let mut caveau = Self::new()?;
+        caveau.cache = Some(cache);
+        Some(caveau)
     }
 
     /// `caveau` with these arguments, not yet started.
@@ -98,7 +113,7 @@ impl Caveau {
         command
             .args(arguments)
             .env("XDG_RUNTIME_DIR", self.runtime.path())
-            .env("XDG_CACHE_HOME", shared.join("cache"))
+            .env("XDG_CACHE_HOME", self.cache())
             .env("XDG_DATA_HOME", shared.join("data"))
             .env_remove("DOCKER_CONFIG")
             .stdin(Stdio::null());
@@ -137,6 +152,12 @@ impl Caveau {
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.runtime.path().join("caveau")
+    }
+
+    /// Folder of its cache, as `XDG_CACHE_HOME` names it.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.cache.as_ref().map_or_else(|| shared_folder().join("cache"), |folder| folder.path().to_owned())
     }
 
     /// What is left in the state folder but for what is remembered of the machine.
