@@ -85,6 +85,8 @@ impl Decoder {
     /// Goes to a block at a bit of the stream.
     pub(crate) fn seek(&mut self, position: u64) {
         (self.state, self.position, self.last_block) = (State::Block, position, false);
+        // A guess before this one may have ended within what it took for a header.
+        self.header = Header::new();
     }
 
     /// Where it is, in bits of the stream.

@@ -106,6 +106,23 @@ fn streams_without_anything_to_guess_at_are_unpacked() {
     assert!(unpack_with(&long, 2, TINY).unwrap().0 == [0x5a; 200_000]);
 }
 
+#[test]
+fn a_guess_that_runs_into_its_own_end_leaves_nothing_behind() {
+    // The end of a nested stream is taken for one of the outer one, and what follows it for a header. A later guess in
+    // the same chunk is right, and goes on to the header of the member after it.
+    for length in (1000..40_000).step_by(1500) {
+        let inner = pack_in_blocks(&content(length, 3), 6, 700);
+        let (near, far) = (content(2_000, 5), content(30_000, 6));
+        let packed = [pack(&inner, 0), pack_in_blocks(&near, 6, 500), pack(&far, 6)].concat();
+        let expected = [&inner[..], &near, &far].concat();
+        assert!(reference(&packed).unwrap() == expected);
+        for (threads, cut) in [(1, SMALL), (2, SMALL), (1, TINY), (2, TINY)] {
+            let unpacked = unpack_with(&packed, threads, cut);
+            assert!(unpacked.unwrap().0 == expected, "{length} bytes, {threads} threads, {cut:?}");
+        }
+    }
+}
+
 /// One block of fixed codes with literals below 144 alone.
 fn fixed_block(content: &[u8]) -> Vec<u8> {
     let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
@@ -256,6 +273,21 @@ proptest! {
         let content = content(length, seed);
         let packed = pack_in_blocks(&content, level, block).repeat(members);
         prop_assert!(unpack_with(&packed, threads, cut).unwrap().0 == content.repeat(members));
+    }
+
+    #[test]
+    fn members_with_streams_in_their_stored_blocks_agree(
+        parts in proptest::collection::vec((0_usize..40_000, any::<u64>(), any::<bool>(), 300_usize..9_000), 1..6),
+        threads in 1_usize..3, cut in prop::sample::select(vec![SMALL, TINY]),
+    ) {
+        let (mut packed, mut expected) = (Vec::new(), Vec::new());
+        for (length, seed, nested, block) in parts {
+            let inner = content(length, seed);
+            let (plain, level) = if nested { (pack_in_blocks(&inner, 6, block), 0) } else { (inner, 6) };
+            packed.extend(pack_in_blocks(&plain, level, block * 2));
+            expected.extend(plain);
+        }
+        prop_assert!(unpack_with(&packed, threads, cut).unwrap().0 == expected);
     }
 
     #[test]
