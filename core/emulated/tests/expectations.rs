@@ -194,14 +194,60 @@ fn what_is_allowed_passes() {
     assert_eq!(judged(&with_agent, &allowing).outcome, Outcome::Passed);
 }
 
-/// With a trusted key, the ID block says which launch digest is meant; without any, there is nothing to hold it against.
+/// With a trusted key, the ID block says which launch digest is meant; without any, there is nothing to hold it against. Nor is
+/// there where it is not said which of the guests that the key signed: by family, image and least security version.
 #[test]
 fn a_trusted_id_block_stands_for_the_launch_digest() {
-    let mut by_key = policy();
-    by_key["guest"].as_object_mut().unwrap().remove("measurements");
-    for (without, outcome) in [("author_keys", Outcome::Passed), ("id_keys", Outcome::AuthenticNotAppraised)] {
-        by_key["guest"].as_object_mut().unwrap().remove(without);
-        assert_eq!(judged(&persona(), &by_key).outcome, outcome, "{without}");
+    let without = |names: &[&str]| {
+        let mut policy = policy();
+        let guest = policy["guest"].as_object_mut().unwrap();
+        names.iter().for_each(|name| drop(guest.remove(*name).unwrap()));
+        judged(&persona(), &policy)
+    };
+    for key in ["author_keys", "id_keys"] {
+        assert_eq!(without(&["measurements", key]).outcome, Outcome::Passed, "without {key}");
+    }
+    for name in ["family_id", "image_id", "least_svn"] {
+        let appraisal = without(&["measurements", name]);
+        assert_eq!(appraisal.outcome, Outcome::AuthenticNotAppraised, "without {name}");
+        assert!(appraisal.summary.contains("measurement"), "{}", appraisal.summary);
+        assert_eq!(without(&[name]).outcome, Outcome::Passed, "with a launch digest, and without {name}");
+    }
+    let nothing = without(&["measurements", "author_keys", "id_keys", "family_id", "image_id", "least_svn"]);
+    assert_eq!(nothing.outcome, Outcome::AuthenticNotAppraised);
+}
+
+/// Whoever launches a guest can make a key and sign an ID block with it that claims any family, image and security version.
+#[test]
+fn an_id_block_of_a_key_that_nobody_trusts_says_nothing() {
+    let mut self_made = persona();
+    (self_made.fields.id_key_digest, self_made.fields.guest_svn) = ([0x66; 48], u32::MAX);
+    self_made.fields.author_key_enabled = false;
+    let codes = |appraisal: Appraisal| -> Vec<String> {
+        assert_eq!(appraisal.outcome, Outcome::Refused);
+        appraisal.checks.iter().filter_map(|check| check.code.clone()).collect()
+    };
+    assert_eq!(codes(judged(&self_made, &policy())), ["id-block", "family-id", "guest-svn"]);
+    let asked = |guest: Value| {
+        let mut policy = policy();
+        let fields = policy["guest"].as_object_mut().unwrap();
+        for name in ["id_keys", "author_keys", "family_id", "image_id", "least_svn"] {
+            fields.remove(name);
+        }
+        fields.extend(guest.as_object().unwrap().clone());
+        policy
+    };
+    assert_eq!(judged(&self_made, &asked(json!({}))).outcome, Outcome::Passed);
+    for (name, value, code) in [
+        ("least_svn", json!(1), "guest-svn"),
+        ("family_id", json!(hex(7, 16)), "family-id"),
+        ("image_id", json!(hex(8, 16)), "image-id"),
+    ] {
+        let mut guest = json!({});
+        guest[name] = value;
+        assert_eq!(codes(judged(&self_made, &asked(guest.clone()))), [code]);
+        guest["id_keys"] = json!([hex(0x66, 48)]);
+        assert_eq!(judged(&self_made, &asked(guest)).outcome, Outcome::Passed, "{name} under a key that is trusted");
     }
 }
 

@@ -29,7 +29,8 @@ pub struct Expectations {
     /// SHA-256 of the policy, which HOST_DATA must be.
     pub policy_digest: Option<Hex<32>>,
     /// The launch digests, any of which MEASUREMENT must be: those of the guest image with the vCPU count that the owner
-    /// asked for. Without them, a signed ID block of a trusted key stands for the measurement.
+    /// asked for. Without them, the ID block of a trusted key stands for the measurement, where family, image and least
+    /// security version are expected as well.
     pub measurements: Option<Vec<Hex<48>>>,
     /// The privilege level at which the guest must have asked; 0 unless the guest runs under a service module.
     pub vmpl: u32,
@@ -59,7 +60,8 @@ pub struct Expectations {
     pub id_keys: Option<Vec<Hex<48>>>,
     /// Keys, one of which must vouch for the key that signed the ID block (AUTHOR_KEY_DIGEST).
     pub author_keys: Option<Vec<Hex<48>>>,
-    /// FAMILY_ID, from the ID block.
+    /// FAMILY_ID, from the ID block. Like what else is from there, it counts only where a key of `id_keys` or `author_keys`
+    /// signed the block: anyone can make a key and sign any with it.
     pub family_id: Option<Hex<16>>,
     /// IMAGE_ID, from the ID block.
     pub image_id: Option<Hex<16>>,
@@ -69,6 +71,13 @@ pub struct Expectations {
     pub report_id: Option<Hex<32>>,
     /// The highest number of a revocation list that the owner has seen.
     pub least_crl_number: u64,
+}
+
+impl Expectations {
+    /// Whether they say of which guest an ID block must be: its family, its image, and from which security version on.
+    pub(crate) const fn names_a_guest(&self) -> bool {
+        self.family_id.is_some() && self.image_id.is_some() && self.least_guest_svn.is_some()
+    }
 }
 
 /// What the guest policy must be.

@@ -8,6 +8,10 @@ use crate::examine::sha256;
 use crate::expectations::ExpectedReportData;
 use crate::report::HOST_VMPL;
 
+/// Why what an ID block says does not count.
+const UNTRUSTED_ID_BLOCK: &str =
+    "no trusted key is known to have signed the ID block that says so: expect its ID key or author key";
+
 impl Appraisal<'_> {
     pub(super) fn vmpl(&self) -> Finding {
         let expected = self.expected.vmpl;
@@ -109,6 +113,12 @@ impl Appraisal<'_> {
         Finding::Holds(format!("the guest's ID block was signed under {}", said.join(" and ")))
     }
 
+    /// Whether a key that the owner trusts signed the ID block. What else is in it is the host's word: whoever launches a
+    /// guest can make a key and sign any family, image and security version with it.
+    fn has_trusted_id_block(&self) -> bool {
+        matches!(self.id_block(), Finding::Holds(_))
+    }
+
     pub(super) fn guest_image(&self) -> Finding {
         let ids = [
             ("family-id", "family", self.claims.family_id, self.expected.family_id),
@@ -120,6 +130,13 @@ impl Appraisal<'_> {
         });
         match (wrong, self.expected.family_id.or(self.expected.image_id)) {
             (Some(refusal), _) => Finding::Broken(refusal),
+            (None, Some(_)) if !self.has_trusted_id_block() => {
+                let code = if self.expected.family_id.is_some() { "family-id" } else { "image-id" };
+                Finding::broken(
+                    code,
+                    format!("family and image of the guest are as expected, but {UNTRUSTED_ID_BLOCK}"),
+                )
+            }
             (None, Some(_)) => Finding::Holds("family and image of the guest are as expected".to_owned()),
             (None, None) => Finding::NotAsked("neither family nor image of the guest is expected"),
         }
@@ -141,6 +158,10 @@ impl Appraisal<'_> {
     pub(super) fn guest_svn(&self) -> Finding {
         let found = self.claims.guest_svn;
         match self.expected.least_guest_svn {
+            Some(least) if found >= least && !self.has_trusted_id_block() => Finding::broken(
+                "guest-svn",
+                format!("the guest's security version is said to be {found}, but {UNTRUSTED_ID_BLOCK}"),
+            ),
             Some(least) => require(
                 found >= least,
                 format!("the guest's security version is {found}"),
@@ -205,13 +226,16 @@ impl Appraisal<'_> {
                     digests.len()
                 ),
             ),
-            // The firmware has compared the digest with the one in the ID block, which the trusted key signed.
-            None => match self.id_block() {
-                Finding::Holds(_) => {
-                    Finding::Holds(format!("MEASUREMENT is {found}, as the ID block says that a trusted key signed"))
-                }
-                _ => Finding::NothingExpected("no launch digest was given: any guest may run"),
-            },
+            // The firmware has compared the digest with the one in the ID block, which the trusted key signed. But a key signs
+            // more than one guest in its life: which one is meant, and from which security version on, is for the owner to say.
+            None if self.has_trusted_id_block() && self.expected.names_a_guest() => {
+                Finding::Holds(format!("MEASUREMENT is {found}, as the ID block says that a trusted key signed"))
+            }
+            None if self.has_trusted_id_block() => Finding::NothingExpected(
+                "no launch digest was given, and a trusted key's ID block stands for one only along with family, image \
+                 and least security version: any guest that the key ever signed may run",
+            ),
+            None => Finding::NothingExpected("no launch digest was given: any guest may run"),
         }
     }
 }
