@@ -116,6 +116,33 @@ fn names_lead_from_one_to_the_next() {
     assert_eq!(authentic(&no_root), "root-name");
 }
 
+/// Names are shown to people before it is known whose they are: none may hold what a terminal would obey.
+#[test]
+fn names_have_no_control_characters() {
+    let genuine = ONE.evidence(&Persona::software(5));
+    let vek = genuine.certificates.vek.as_ref().unwrap();
+    let mut evidence = genuine.clone();
+    for (byte, code) in [
+        (b' ', "leaf-kind"),
+        (b'~', "leaf-kind"),
+        (0x1b, "certificate-malformed"),
+        (0x7f, "certificate-malformed"),
+        (b'\n', "certificate-malformed"),
+        (0, "certificate-malformed"),
+    ] {
+        let tbs = edit(&tbs_of(vek), |parts| {
+            let start = parts[5].windows(8).position(|window| window == b"SEV-VCEK").unwrap();
+            parts[5][start + 3] = byte;
+        });
+        evidence.certificates.vek = Some(ONE.signed_by_ask(&tbs));
+        assert_eq!(authentic(&evidence), code, "{byte:#x}");
+        let judged =
+            caveau_evidence::judge(&evidence, &caveau_evidence::Expectations::default(), Profile::Strict, now());
+        let shown = judged.checks.iter().map(|check| check.sentence.as_str()).collect::<String>() + &judged.summary;
+        assert!(!shown.contains(char::is_control), "{shown:?}");
+    }
+}
+
 /// RSASSA-PSS with another salt, named inside and outside alike: the parameters are read, not just the algorithm.
 #[test]
 fn signatures_have_the_one_set_of_parameters() {

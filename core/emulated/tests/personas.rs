@@ -79,19 +79,28 @@ fn each_persona_is_authentic_under_its_root_alone() {
     }
 }
 
+/// Both entries of the hardware verifier, with the file's word against itself and with a lie in it, under both profiles.
 #[test]
 fn the_hardware_verifier_refuses_each_persona_whatever_the_file_says() {
     for (name, persona) in personas() {
         let mut evidence = ONE.evidence(&persona);
-        let appraisal = caveau_evidence::judge(&evidence, &Expectations::default(), Profile::Baseline, now());
-        assert_eq!(appraisal.first_failure(), Some("emulated-tee"), "{name}");
-        evidence.tee = Tee::Snp;
-        let verification = caveau_evidence::verify(&evidence, &Profile::Baseline.rules(now()));
-        assert_eq!(first_failure(&verification.checks), Some("software-root"), "{name}");
-        assert!(verification.verified.is_none());
-        let codes: Vec<_> = verification.checks.iter().filter_map(|check| check.code.as_deref()).collect();
-        let locks = codes.iter().filter(|code| code.starts_with("product-line") || **code == "root-untrusted").count();
-        assert!(locks >= 1, "{name}: {codes:?}");
+        for (tee, first) in [(Tee::EmulatedSnp, "emulated-tee"), (Tee::Snp, "software-root")] {
+            evidence.tee = tee;
+            for profile in [Profile::Baseline, Profile::Strict] {
+                let appraisal = caveau_evidence::judge(&evidence, &Expectations::default(), profile, now());
+                assert_eq!((appraisal.outcome, appraisal.first_failure()), (Outcome::Refused, Some(first)), "{name}");
+                assert_eq!((appraisal.tee_class, appraisal.claims.is_none()), (TeeClass::Hardware, true), "{name}");
+                let verification = caveau_evidence::verify(&evidence, &profile.rules(now()));
+                assert_eq!(first_failure(&verification.checks), Some(first), "{name}");
+                assert!(verification.verified.is_none(), "{name}");
+                let examined = appraisal.checks.iter().take(verification.checks.len());
+                assert!(examined.eq(&verification.checks), "{name}: both entries make the same checks");
+                // Other locks hold where one is broken.
+                let codes: Vec<_> = verification.checks.iter().filter_map(|check| check.code.as_deref()).collect();
+                let others = ["software-root", "product-line-unknown", "product-line-mismatch", "root-untrusted"];
+                assert!(codes.iter().filter(|code| others.contains(code)).count() >= 2, "{name}: {codes:?}");
+            }
+        }
         assert_eq!(authentic(&evidence), "hardware-tee", "{name}");
     }
 }
@@ -253,6 +262,7 @@ fn malformed_extensions_have_no_second_meaning() {
         ("unknown AMD extension", "ok", Box::new(|list| list.push(amd_extension(&[77], &[5, 0])))),
         ("unknown critical", "unknown-critical-extension", Box::new(|list| list.push(critical_extension()))),
         ("no marker", "software-marker-missing", Box::new(|list| drop(list.pop()))),
+        ("product with an escape", "vek-extensions", Box::new(replace(&[2], wrap(0x16, b"Software-\x1b[2J")))),
         ("may sign", "ca-constraints", Box::new(|list| list.insert(0, authority_extension()))),
     ];
     let persona = Persona::software(5);

@@ -70,7 +70,7 @@ pub enum EvidenceError {
         source: base64::DecodeError,
     },
     /// Another format.
-    #[error("the evidence has format `{0}`, expected `{FORMAT}`: use a version of caveau that knows it")]
+    #[error("the evidence has format {0:?}, expected `{FORMAT}`: use a version of caveau that knows it")]
     Format(String),
     /// No JSON, or other JSON.
     #[error("failed to read the evidence: expected JSON of format {FORMAT}")]
@@ -226,7 +226,8 @@ mod tests {
     fn what_is_not_understood_is_refused() {
         parse(r#"{"format":"caveau-evidence/1","tee":"snp","report":"AQ=="}"#).unwrap();
         for (json, expected) in [
-            (r#"{"format":"caveau-evidence/2","tee":"snp","future":1}"#, "format `caveau-evidence/2`"),
+            (r#"{"format":"caveau-evidence/2","tee":"snp","future":1}"#, "format \"caveau-evidence/2\""),
+            ("{\"format\":\"caveau\\u001b[2J\"}", "format \"caveau\\u{1b}[2J\""),
             (r#"{"format":"caveau-evidence/1","tee":"tdx","report":""}"#, "failed to read"),
             (r#"{"format":"caveau-evidence/1","tee":"snp","report":"","root":""}"#, "failed to read"),
             (r#"{"format":"caveau-evidence/1","tee":"snp","tee":"snp","report":""}"#, "failed to read"),

@@ -338,9 +338,15 @@ pub(crate) fn common_name<'a>(name: &'a [u8], part: &'static str) -> Result<&'a 
 fn printable<'a>(value: AnyRef<'a>, part: &'static str) -> Result<&'a str, CertificateError> {
     let text = std::str::from_utf8(value.value()).ok();
     match (value.tag(), text) {
-        (Tag::Utf8String | Tag::PrintableString | Tag::Ia5String, Some(text)) if text.is_ascii() => Ok(text),
-        _ => Err(unsupported(part, "a name is expected to be ASCII text")),
+        (Tag::Utf8String | Tag::PrintableString | Tag::Ia5String, Some(text)) if is_printable(text) => Ok(text),
+        _ => Err(unsupported(part, "a name is expected to be ASCII text without control characters")),
     }
+}
+
+/// Whether text is of characters that a terminal shows and does not obey: names come from anyone, and are shown to people
+/// before it is known whose they are.
+pub(crate) fn is_printable(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, 0x20..=0x7e))
 }
 
 /// Extensions, each identifier at most once.

@@ -4,7 +4,7 @@
 use ::der::Decode;
 use ::der::asn1::{Ia5StringRef, OctetStringRef};
 
-use crate::certificate::{Certificate, show_oid};
+use crate::certificate::{Certificate, is_printable, show_oid};
 use crate::check::Refusal;
 use crate::oid;
 use crate::product::Product;
@@ -74,6 +74,9 @@ fn ia5<'a>(certificate: &Certificate<'a>, id: &[u8]) -> Result<Option<&'a str>, 
     let Some(extension) = certificate.extension(id) else { return Ok(None) };
     let text = Ia5StringRef::from_der(extension.value)
         .map_err(|error| refusal(format!("{} is no IA5String: {error}", show_oid(id))))?;
+    if !is_printable(text.as_str()) {
+        return Err(refusal(format!("{} has a control character", show_oid(id))));
+    }
     Ok(Some(text.as_str()))
 }
 
