@@ -235,7 +235,7 @@ fn resolved(data: &[u8]) -> usize {
 pub(crate) fn check(parts: &Parts, image: &Image) {
     assert_eq!(image.config_digest, Digest::of(&parts.config), "another configuration was taken");
     let tar = unpacked(&parts.layer, UNPACKED, 1 << 16).expect("a stored layer unpacks");
-    let limits = caveau_layer::Limits { image_bytes: 16 << 20, entries: 1000 };
+    let limits = caveau_layer::Limits { image_bytes: 16 << 20, entries: 1000, attribute_bytes: 1 << 20 };
     let converted = caveau_layer::convert(tar.as_slice(), &MemoryImage::default(), &limits, NonZeroUsize::MIN);
     for layer in image.layers.iter().filter(|layer| layer.diff_id == Digest::of(&tar)) {
         let root = converted.as_ref().map(|summary| summary.root).expect("a stored layer converts");

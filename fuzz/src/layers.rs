@@ -9,7 +9,7 @@ use crate::Target;
 
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
 /// Enough for every structure of a file system, little enough for memory.
-const LIMITS: Limits = Limits { image_bytes: 16 << 20, entries: 1000 };
+const LIMITS: Limits = Limits { image_bytes: 16 << 20, entries: 1000, attribute_bytes: 1 << 20 };
 
 /// A tar becomes the same image each time, one that its root hash holds for.
 pub(crate) const LAYER_TAR: Target =

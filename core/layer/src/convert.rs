@@ -31,11 +31,14 @@ pub struct Limits {
     pub image_bytes: u64,
     /// Names in all directories. Memory grows with them. Default: 4,194,304.
     pub entries: u64,
+    /// Bytes of memory for extended attributes that fill a block and may be written again: those of directories, empty
+    /// files, short links and devices. Default: 64 MiB.
+    pub attribute_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { image_bytes: MAX_DISK, entries: 1 << 22 }
+        Self { image_bytes: MAX_DISK, entries: 1 << 22, attribute_bytes: 64 << 20 }
     }
 }
 
@@ -111,7 +114,7 @@ fn read_tar(tar: impl Read, limits: &Limits, image: &mut Image<'_, '_>) -> Resul
     // Superblock and descriptors are written when all else is known.
     image.pin();
     image.zero(u64::from(ext4::DESCRIPTOR_BLOCKS).saturating_add(1).saturating_mul(BLOCK))?;
-    let mut tree = Tree::new(limits.entries, image)?;
+    let mut tree = Tree::new(limits, image)?;
     let mut reader = TarReader::new(tar);
     let mut entries = 0_u64;
     while let Some(entry) = reader.next_entry()? {

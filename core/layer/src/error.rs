@@ -38,10 +38,16 @@ pub enum LayerError {
         #[source]
         source: TarError,
     },
-    /// The tar has more entries than allowed.
-    #[error("failed to convert layer: it has more than the {limit} entries allowed")]
+    /// More extended attributes have to be kept than allowed.
+    #[error("failed to convert layer: its extended attributes exceed the limit of {limit} bytes")]
+    TooManyAttributes {
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// The layer has more names than allowed.
+    #[error("failed to convert layer: it has more than the {limit} names that are allowed")]
     TooManyEntries {
-        /// Entries allowed.
+        /// Names allowed.
         limit: u64,
     },
 }

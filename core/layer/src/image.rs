@@ -34,9 +34,10 @@ impl<'a, 'q> Image<'a, 'q> {
         (self.position() / BLOCK) as u32
     }
 
-    /// Says that blocks written into the current chunk may be written again at the end.
-    pub(crate) fn pin(&mut self) {
-        self.pins.borrow_mut().insert(self.index);
+    /// Says that blocks written into the current chunk may be written again at the end. Returns the bytes of memory that
+    /// this takes: its leaf block is kept, once.
+    pub(crate) fn pin(&mut self) -> u64 {
+        if self.pins.borrow_mut().insert(self.index) { BLOCK } else { 0 }
     }
 
     /// Appends bytes.

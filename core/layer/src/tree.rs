@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, btree_map};
 
 pub(crate) use self::inode::{Content, Directory, Inode, Span};
 use crate::{
+    Limits,
     error::{EntryError, LayerError, PathText},
     image::Image,
     time::FsTime,
-    xattr::{self, Xattrs},
+    xattr::{self, Xattr, Xattrs},
 };
 
 /// The file types of a mode (`stat(2)`), each in its place in the 16 bits.
@@ -91,12 +92,21 @@ pub(crate) struct Tree {
     inodes: Vec<Option<Inode>>,
     names: u64,
     max_names: u64,
+    /// Bytes of memory for attributes that may be written again.
+    attribute_bytes: u64,
+    max_attribute_bytes: u64,
 }
 
 impl Tree {
     /// A tree with root and `lost+found`, which `e2fsck` wants to be there.
-    pub(crate) fn new(max_names: u64, image: &mut Image<'_, '_>) -> Result<Self, LayerError> {
-        let mut tree = Self { inodes: vec![None], names: 0, max_names };
+    pub(crate) fn new(limits: &Limits, image: &mut Image<'_, '_>) -> Result<Self, LayerError> {
+        let mut tree = Self {
+            inodes: vec![None],
+            names: 0,
+            max_names: limits.entries,
+            attribute_bytes: 0,
+            max_attribute_bytes: limits.attribute_bytes,
+        };
         let in_context = |error: Failure| error.at(b"/");
         let root = tree.make(File::new(file_type::DIRECTORY | 0o755), None, image).map_err(in_context)?;
         tree.link_up(root);
@@ -303,7 +313,14 @@ impl Tree {
         let mut xattrs = existing.as_ref().map_or_else(|| Ok(Xattrs::new()), |inode| inode.xattrs_in_inode())?;
         xattrs.extend(file.xattrs);
         let placed = xattr::place(&xattrs)?;
+        // What has data is never made anew, so its attributes are not needed once they are written.
+        let is_last = match file_type {
+            file_type::REGULAR => file.size > 0,
+            file_type::SYMLINK => file.target.len() > MAX_SHORT_LINK,
+            _ => false,
+        };
         let mut fresh = Inode::default();
+        let mut kept_bytes = 0_u64;
         let inode = existing.unwrap_or(&mut fresh);
         inode.inline = (!placed.inode.is_empty()).then(|| xattr::render_inode(&placed.inode));
         if inode.xattr_block != 0 {
@@ -311,10 +328,14 @@ impl Tree {
         } else if !placed.block.is_empty() {
             inode.xattr_block = image.block();
             inode.blocks = inode.blocks.saturating_add(1);
-            image.pin();
+            if !is_last {
+                kept_bytes = image.pin();
+            }
             image.write(&xattr::render_block(&placed.block))?;
         }
-        inode.xattrs_in_block = placed.block.into();
+        inode.xattrs_in_block =
+            if is_last && !inode.xattrs_rewritten { Box::default() } else { placed.block.into_boxed_slice() };
+        kept_bytes = inode.xattrs_in_block.iter().map(Xattr::kept_bytes).fold(kept_bytes, u64::saturating_add);
         let old = std::mem::take(&mut inode.content);
         inode.size = 0;
         inode.mode = file.mode;
@@ -347,6 +368,11 @@ impl Tree {
             // A directory is one of its own links.
             fresh.links = u32::from(file_type == file_type::DIRECTORY);
             self.inodes.push(Some(fresh));
+        }
+        // Of those made anew, the attributes before count, too: a bound need not be exact.
+        self.attribute_bytes = self.attribute_bytes.saturating_add(kept_bytes);
+        if self.attribute_bytes > self.max_attribute_bytes {
+            return Err(LayerError::TooManyAttributes { limit: self.max_attribute_bytes }.into());
         }
         Ok(number)
     }

@@ -70,6 +70,12 @@ impl Xattr {
         (word(self.name.len()).saturating_add(ENTRY), word(self.value.len()))
     }
 
+    /// Bytes of memory that it takes while it is kept, with what its two parts cost the allocator.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        const OVERHEAD: usize = size_of::<Xattr>() + 32;
+        self.name.len().saturating_add(self.value.len()).saturating_add(OVERHEAD) as u64
+    }
+
     /// The order of entries in a block, as the reference compares them. It means index, then length, then name; but as
     /// written it is no order at all, so the result depends on how it is asked (see [`order`]).
     fn less(&self, other: &Self) -> bool {

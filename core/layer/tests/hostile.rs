@@ -8,7 +8,7 @@ use common::{THREADS, TarBuilder};
 use proptest::prelude::*;
 
 fn small() -> Limits {
-    Limits { image_bytes: 64 << 20, entries: 1000 }
+    Limits { image_bytes: 64 << 20, entries: 1000, attribute_bytes: 1 << 20 }
 }
 
 fn image(tar: &[u8]) -> Result<(LayerSummary, Vec<u8>), LayerError> {
@@ -112,6 +112,34 @@ fn sparse_bombs_meet_the_limit() {
     ];
     tar.pax(&records).file("sparse", b"");
     assert!(matches!(image(&tar.finish()), Err(LayerError::ImageTooLarge { .. })));
+}
+
+#[test]
+fn attributes_meet_the_limit() {
+    let value = "v".repeat(3000);
+    let with_attributes = |content: &[u8]| {
+        let mut tar = TarBuilder::default();
+        for number in 0..500 {
+            tar.pax(&[("SCHILY.xattr.user.a", &value)]).file(&format!("f{number}"), content);
+        }
+        image(&tar.finish())
+    };
+    assert!(matches!(with_attributes(b""), Err(LayerError::TooManyAttributes { limit: 1_048_576 })));
+    // Those of a file with data can never be written again: nothing has to be kept.
+    let (summary, bytes) = with_attributes(b"data").unwrap();
+    caveau_verity::verify_device(bytes.as_slice(), bytes.len() as u64, &summary.root, THREADS).unwrap();
+}
+
+#[test]
+fn attributes_of_what_gets_data_later_are_the_later_ones() {
+    let (early, late) = ("e".repeat(3000), "l".repeat(3000));
+    let mut tar = TarBuilder::default();
+    tar.pax(&[("SCHILY.xattr.user.a", &early)]).file("f", b"");
+    tar.pax(&[("SCHILY.xattr.user.a", &late)]).file("f", b"data");
+    let (summary, bytes) = image(&tar.finish()).unwrap();
+    caveau_verity::verify_device(bytes.as_slice(), bytes.len() as u64, &summary.root, THREADS).unwrap();
+    let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(has(&late) && !has(&early));
 }
 
 #[test]

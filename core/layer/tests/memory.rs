@@ -97,6 +97,17 @@ fn memory_is_bounded() {
     println!("3 GiB of data: {} KiB", constant >> 10);
     assert!(constant <= CONSTANT, "{constant} bytes for 3 GiB of data");
 
+    let (mut number, value) = (0_u64, "v".repeat(3900));
+    let attributes = || {
+        number += 1;
+        let mut tar = TarBuilder::default();
+        tar.pax(&[("SCHILY.xattr.user.a", &value)]).file(&format!("f{number}"), b"data");
+        (number <= 20_000).then(|| tar.finish())
+    };
+    let summary = hash(made(attributes), &Limits::default(), THREADS).unwrap();
+    let bound = CONSTANT + EACH_ENTRY * summary.entries;
+    assert!(peak().unwrap() <= bound, "{} bytes for {} entries with attributes", peak().unwrap(), summary.entries);
+
     let mut number = 0_u64;
     let entries = || {
         number += 1;
