@@ -7,6 +7,7 @@ mod guest;
 mod images;
 mod layering;
 mod process;
+mod product;
 mod setup;
 mod soak;
 mod test;
