@@ -72,7 +72,7 @@ fn a_container_has_what_docker_gives_it_and_no_more() {
         ("file", "plain"),
         ("hosts", "1 1"),
         ("dns", "1"),
-        ("context", "security-policy-base64"),
+        ("context", "host-amd-cert-base64 security-policy-base64"),
         ("policy", "package policy"),
         ("home", "/root"),
         ("files", "1024"),
