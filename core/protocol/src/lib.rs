@@ -63,6 +63,27 @@ pub const SECURE_PROCESSOR_PORT: &str = "caveau.sp.0";
 /// Greatest number of bytes of output or input that one request carries.
 pub const MAX_CHUNK: usize = 64 * 1024;
 
+/// Most requests that may be open at once. One more is answered with [`ErrorKind::Busy`].
+pub const MAX_OPEN_REQUESTS: usize = 128;
+
+/// How many of [`MAX_OPEN_REQUESTS`] are kept for steps and for the question for news, whatever else is waited for: a group
+/// can be stopped and looked at however much runs in it.
+pub const KEPT_REQUESTS: usize = 16;
+
+/// Requests that a process may have open for as long as it runs: for its end, for each output stream, for its input.
+pub const REQUESTS_OF_A_PROCESS: usize = 4;
+
+/// Most containers of a group: what [`MAX_OPEN_REQUESTS`] has room for, with some left for executed processes.
+pub const MAX_CONTAINERS: usize = 24;
+
+/// How many executed processes a host may follow at once beside this many containers, so that none of its requests is
+/// [`ErrorKind::Busy`] for long.
+#[must_use]
+pub const fn max_followed(containers: usize) -> usize {
+    let of_processes = MAX_OPEN_REQUESTS.saturating_sub(KEPT_REQUESTS).saturating_div(REQUESTS_OF_A_PROCESS);
+    of_processes.saturating_sub(containers)
+}
+
 /// The guest's fixed network: the host is not asked, so it cannot choose.
 pub mod network {
     use core::net::Ipv4Addr;
@@ -75,4 +96,16 @@ pub mod network {
     pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
     /// Name server in every container's `/etc/resolv.conf`.
     pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_group_has_room_for_executed_processes() {
+        assert_eq!(max_followed(1), 27);
+        assert_eq!(max_followed(MAX_CONTAINERS), 4);
+        assert_eq!(max_followed(usize::MAX), 0);
+    }
 }

@@ -179,6 +179,8 @@ pub struct AgentError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
+    /// Too much is asked for at once: nothing was done, and the same request may be sent again after a pause.
+    Busy,
     /// The policy does not allow it.
     Denied,
     /// The guest failed at something that was allowed.
