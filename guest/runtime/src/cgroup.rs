@@ -13,7 +13,10 @@ use rustix::fs::{Mode, OFlags};
 use crate::RuntimeError;
 
 /// Where cgroup2 is mounted.
-const ROOT: &str = "/sys/fs/cgroup";
+pub(crate) const ROOT: &str = "/sys/fs/cgroup";
+
+/// Below it, the parent of all containers' groups.
+pub(crate) const PARENT: &str = "caveau";
 
 /// How often, and at what distance, an ended cgroup is looked at again: in all 10 s.
 const REMOVE_TRIES: u32 = 1000;

@@ -18,7 +18,7 @@ use std::io::Write as _;
 
 use crate::{
     ContainerPlan, ExitStatus, Ids, ProcessPlan, Reaper, RuntimeError, Stdio, StdioKind,
-    cgroup::{Cgroup, Usage},
+    cgroup::{Cgroup, PARENT, Usage},
     channel::{Adopted, Answer, Channel, Order, borrow},
     device, execute,
     helper::HELPER_NAME,
@@ -29,6 +29,12 @@ use crate::{
 
 /// How long a helper may take for an answer.
 const HELPER_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a process that was let go may take until its program runs.
+const EXECUTION_LIMIT: Duration = Duration::from_secs(10);
+
+/// The same for a container's first process: nothing in the container could hold that up, but the host is slow at times.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes containers. One at a time: whoever has it is the only one who makes any.
 #[derive(Debug)]
@@ -53,7 +59,7 @@ impl Runtime {
         self.made = self.made.saturating_add(1);
         let name = format!("c{}", self.made);
         let bundle = self.folder.join(&name);
-        let cgroup = Cgroup::new(&format!("caveau/{name}"));
+        let cgroup = Cgroup::new(&format!("{PARENT}/{name}"));
         let made = self.create_in(plan, stdio, &name, &bundle, &cgroup);
         made.inspect_err(|_| {
             // The cause is told; what is left of the attempt goes with the guest at the latest.
@@ -70,7 +76,7 @@ impl Runtime {
         bundle: &Path,
         cgroup: &Cgroup,
     ) -> Result<Container, RuntimeError> {
-        let specification = specification(plan, &format!("/caveau/{name}"))?;
+        let specification = specification(plan, &format!("/{PARENT}/{name}"))?;
         fs::create_dir_all(bundle).map_err(RuntimeError::file(bundle))?;
         let plan_file = bundle.join("process.json");
         write_json(&bundle.join("config.json"), &specification)?;
@@ -135,7 +141,7 @@ impl Container {
         })?;
         socket.write_all(b"start container").map_err(RuntimeError::Helper)?;
         drop(socket);
-        execute::await_execution(status, &self.init.program)
+        self.init.await_execution(status, START_LIMIT)
     }
 
     /// Runs one more process, and waits until its program runs.
@@ -157,7 +163,7 @@ impl Container {
         fs::remove_file(&plan_file).map_err(RuntimeError::file(&plan_file))?;
         let mut process = made?;
         let status = process.status.take().ok_or(RuntimeError::Ended)?;
-        execute::await_execution(status, &process.program)?;
+        process.await_execution(status, EXECUTION_LIMIT)?;
         Ok(process)
     }
 
@@ -253,6 +259,16 @@ impl Process {
     #[must_use]
     pub fn watch(&self) -> Watch {
         Watch { stdio: Arc::clone(&self.stdio), exit: Arc::clone(&self.exit), cgroup: self.cgroup.clone() }
+    }
+
+    /// Waits until its program runs; one that does not come as far within `limit` is killed.
+    fn await_execution(&self, status: OwnedFd, limit: Duration) -> Result<(), RuntimeError> {
+        execute::await_execution(status, &self.program, limit).inspect_err(|error| {
+            if matches!(error, RuntimeError::Stalled { .. }) {
+                // One that has ended in the meantime needs no signal. A stopped process does not escape this one.
+                let _ = self.signal(9);
+            }
+        })
     }
 
     /// Sends a signal.

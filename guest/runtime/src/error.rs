@@ -63,6 +63,14 @@ pub enum RuntimeError {
         #[source]
         source: io::Error,
     },
+    /// The process was made, and did not come as far as executing its program. It was killed.
+    #[error("program {program:?} was not executed within {seconds} s: the process was held up and killed")]
+    Stalled {
+        /// As asked for.
+        program: String,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// A container is not in the state that the step needs.
     #[error("the container {state}")]
     State {

@@ -3,12 +3,14 @@
 use std::{
     ffi::{CString, NulError},
     fs::File,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     os::fd::OwnedFd,
     ptr,
+    time::{Duration, Instant},
 };
 
 use caveau_group::DEFAULT_PATH;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::RuntimeError;
 
@@ -29,10 +31,28 @@ pub(crate) fn report_failure(status: &OwnedFd, error: &io::Error) {
     }
 }
 
-/// Waits until the process has been executed, or says why it was not.
-pub(crate) fn await_execution(status: OwnedFd, program: &str) -> Result<(), RuntimeError> {
-    let mut bytes = Vec::new();
-    File::from(status).take(4).read_to_end(&mut bytes).map_err(RuntimeError::Helper)?;
+/// Waits until the process has been executed, or says why it was not. Past `limit` it is [`RuntimeError::Stalled`], and may
+/// still be executed: the container's root can stop a process of its container at any time.
+pub(crate) fn await_execution(status: OwnedFd, program: &str, limit: Duration) -> Result<(), RuntimeError> {
+    let end = Instant::now().checked_add(limit);
+    let mut waited = [PollFd::new(&status, PollFlags::IN)];
+    loop {
+        let left = end.and_then(|end| end.checked_duration_since(Instant::now())).unwrap_or_default();
+        let left = Timespec::try_from(left).map_err(|error| RuntimeError::Helper(io::Error::other(error)))?;
+        match poll(&mut waited, Some(&left)) {
+            Ok(0) => {
+                let program = program.chars().take(200).collect();
+                return Err(RuntimeError::Stalled { program, seconds: limit.as_secs() });
+            }
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(RuntimeError::Helper(error.into())),
+        }
+    }
+    // Four bytes are written at once, so what is read now is all or the end.
+    let mut bytes = vec![0; 4];
+    let count = rustix::io::read(&status, bytes.as_mut_slice()).map_err(|error| RuntimeError::Helper(error.into()))?;
+    bytes.truncate(count);
     if bytes.is_empty() {
         return Ok(());
     }
@@ -130,12 +150,19 @@ mod tests {
                 report_failure(&writer, &io::Error::from_raw_os_error(number));
             }
             drop(writer);
-            await_execution(reader.into(), "prog")
+            await_execution(reader.into(), "prog", Duration::from_secs(60))
         };
         outcome(None).unwrap();
         assert!(matches!(outcome(Some(libc::ENOENT)), Err(RuntimeError::NotFound { program }) if program == "prog"));
         assert!(matches!(outcome(Some(libc::EACCES)), Err(RuntimeError::NotExecutable { .. })));
         assert!(matches!(outcome(Some(libc::ENOEXEC)), Err(RuntimeError::NotExecutable { .. })));
+    }
+
+    #[test]
+    fn a_process_that_is_held_up_is_given_up() {
+        let (reader, _writer) = io::pipe().unwrap();
+        let outcome = await_execution(reader.into(), "prog", Duration::from_millis(5));
+        assert!(matches!(outcome, Err(RuntimeError::Stalled { program, .. }) if program == "prog"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read as _},
+    os::fd::OwnedFd,
     path::Path,
 };
 
@@ -46,6 +47,83 @@ pub fn make_folder_in(root: &Path, path: &str) -> io::Result<()> {
         };
     }
     Ok(())
+}
+
+/// Makes the file `path` within `root`, empty, where it is not there, and the folders above it. Links are followed as a
+/// process with `root` as its root directory would follow them, and one that leads nowhere gets what it points to.
+///
+/// # Errors
+/// Where something on the way is no folder, there are too many links, or as openat2(2).
+pub fn make_file_in(root: &Path, path: &str) -> io::Result<()> {
+    let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // What is still to be gone, the next name last; and the way gone so far, of which no part is a link.
+    let mut ahead: Vec<String> = names(path);
+    let mut gone: Vec<String> = Vec::new();
+    let mut links = 0u32;
+    while let Some(name) = ahead.pop() {
+        if name == ".." {
+            gone.pop();
+            continue;
+        }
+        let here = format!("/{}", gone.iter().chain([&name]).map(String::as_str).collect::<Vec<_>>().join("/"));
+        match step(&root, &here, ahead.is_empty())? {
+            None => gone.push(name),
+            Some(target) => {
+                links = links.saturating_add(1);
+                if links > MAX_LINKS {
+                    return Err(rustix::io::Errno::LOOP.into());
+                }
+                if target.starts_with('/') {
+                    gone.clear();
+                }
+                ahead.extend(names(&target));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Most links on the way to one file, as in the kernel (MAXSYMLINKS).
+const MAX_LINKS: u32 = 40;
+
+/// The names in a path, the first one last.
+fn names(path: &str) -> Vec<String> {
+    path.split('/').rev().filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect()
+}
+
+/// Looks at `path`, whose last name alone may be a link: gives what that points to. Makes the file, or the folder on the way
+/// to it, where nothing is there.
+fn step(root: &OwnedFd, path: &str, last: bool) -> io::Result<Option<String>> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let open = |flags, mode| rustix::fs::openat2(root, path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, mode, resolve);
+    match open(OFlags::PATH, Mode::empty()) {
+        Ok(found) => {
+            let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+            match kind {
+                FileType::Symlink => {
+                    let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
+                    let target = target.into_string().map_err(|_| io::Error::from(io::ErrorKind::InvalidFilename))?;
+                    Ok(Some(target))
+                }
+                FileType::Directory => Ok(None),
+                _ if last => Ok(None),
+                _ => Err(rustix::io::Errno::NOTDIR.into()),
+            }
+        }
+        Err(rustix::io::Errno::NOENT) if last => {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+            open(flags, Mode::from_raw_mode(0o644)).map(|_| None).map_err(Into::into)
+        }
+        Err(rustix::io::Errno::NOENT) => {
+            let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let above = if above.is_empty() { "/" } else { above };
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let above = rustix::fs::openat2(root, above, flags, Mode::empty(), resolve)?;
+            rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755))?;
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Reads a regular file of at most 1 MiB within `root`; empty where there is none.
@@ -107,6 +185,35 @@ mod tests {
         assert!(root.path().join("e").is_dir());
         std::fs::write(root.path().join("file"), "").unwrap();
         assert!(make_folder_in(root.path(), "/file/x").is_err());
+    }
+
+    #[test]
+    fn a_link_to_nowhere_gets_its_file_within_the_root() {
+        let outside = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        std::fs::create_dir(at("etc")).unwrap();
+        symlink("../run/systemd/resolve/stub-resolv.conf", at("etc/resolv.conf")).unwrap();
+        symlink("/../../../../data/./hosts", at("etc/hosts")).unwrap();
+        symlink(outside.path().join("name"), at("etc/hostname")).unwrap();
+        symlink("etc", at("conf")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        for path in ["/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/conf/new/file"] {
+            make_file_in(root.path(), path).unwrap();
+            // A second time there is nothing to do.
+            make_file_in(root.path(), path).unwrap();
+            assert_eq!(read_in(root.path(), path).unwrap(), b"", "{path}");
+        }
+        for path in ["run/systemd/resolve/stub-resolv.conf", "data/hosts", "etc/new/file"] {
+            assert!(at(path).is_file(), "{path}");
+        }
+        assert!(at(&outside.path().join("name").to_string_lossy()[1..]).is_file());
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+        assert!(make_file_in(root.path(), "/loop/x").is_err());
+        assert!(make_file_in(root.path(), "/etc/new/file/x").is_err());
+        std::fs::write(at("etc/full"), "kept").unwrap();
+        make_file_in(root.path(), "/etc/full").unwrap();
+        assert_eq!(std::fs::read(at("etc/full")).unwrap(), b"kept");
     }
 
     #[test]

@@ -29,6 +29,8 @@ struct Made {
     pid: i32,
     /// The reading end of its status pipe, then its terminal where it has one.
     descriptors: Vec<OwnedFd>,
+    /// Where the process waits for one byte before it goes on. One that sees the end instead ends too.
+    go: Option<OwnedFd>,
 }
 
 /// Takes one order from standard input, carries it out, and ends once the agent has adopted the process.
@@ -49,7 +51,8 @@ fn serve() -> io::Result<()> {
     match carry_out(order, descriptors) {
         Ok(made) => {
             channel.send(&Answer::Made { pid: made.pid }, &borrow(&made.descriptors))?;
-            channel.receive::<Adopted>().map(drop)
+            channel.receive::<Adopted>()?;
+            made.go.map_or(Ok(()), |go| rustix::io::write(&go, b"g").map(drop).map_err(Into::into))
         }
         Err(error) => channel.send(&Answer::Failed { reason: chain(error.as_ref()) }, &[]),
     }

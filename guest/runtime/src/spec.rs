@@ -3,7 +3,7 @@
 //! The defaults are Docker's, but for the cgroup's device rules, which libcontainer would skip: see `device.rs`.
 
 use caveau_group::{Capability, MASKED_PATHS, Mount, READ_ONLY_PATHS};
-use oci_spec::runtime::LinuxSeccomp;
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
 use serde_json::{Value, json};
 
 use crate::{
@@ -61,7 +61,12 @@ pub(crate) fn parse_seccomp(text: &str) -> Result<LinuxSeccomp, RuntimeError> {
     let listens = ["listenerPath", "listenerMetadata"].iter().any(|field| value.get(field).is_some());
     let profile: LinuxSeccomp =
         serde_json::from_value(value).map_err(|_| bad("an OCI linux.seccomp object as JSON"))?;
-    if listens || text.contains("SCMP_ACT_NOTIFY") || text.contains("SCMP_ACT_TRACE") {
+    let rules = profile.syscalls().iter().flatten().map(|rule| rule.action());
+    let mut actions = [profile.default_action()].into_iter().chain(rules);
+    // The parsed ones: text can say the same in escapes.
+    let asks =
+        actions.any(|action| matches!(action, LinuxSeccompAction::ScmpActNotify | LinuxSeccompAction::ScmpActTrace));
+    if listens || asks {
         return Err(bad("a filter that decides by itself, without SCMP_ACT_NOTIFY and SCMP_ACT_TRACE"));
     }
     Ok(profile)
@@ -241,6 +246,8 @@ mod tests {
             "[]",
             r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#,
             r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#,
+            r#"{"defaultAction":"SCMP_ACT_N\u004fTIFY"}"#,
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mount"],"action":"SCMP_\u0041CT_TRACE"}]}"#,
             r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mount"],"action":"SCMP_ACT_TRACE"}]}"#,
         ] {
             assert!(parse_seccomp(bad).is_err(), "{bad}");

@@ -41,7 +41,10 @@ pub struct Stdio {
 impl Stdio {
     /// The agent's ends, and the process's: standard input, output, error. With a terminal the process makes its own
     /// streams, so its ends lead nowhere at first.
-    pub(crate) fn new(kind: StdioKind, ids: &Ids) -> io::Result<(Self, [OwnedFd; 3])> {
+    ///
+    /// # Errors
+    /// Where the kernel gives no pipes.
+    pub fn new(kind: StdioKind, ids: &Ids) -> io::Result<(Self, [OwnedFd; 3])> {
         if !kind.attached || kind.terminal {
             return Ok((Self { terminal: kind.terminal, ..Self::default() }, [nowhere()?, nowhere()?, nowhere()?]));
         }

@@ -4,7 +4,7 @@
 //! Docker's: a number need not be in the files; a name must be; without a group the user's own group counts, and the
 //! user belongs to every group that lists it.
 
-use std::{io, path::Path};
+use std::{collections::BTreeSet, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -185,13 +185,17 @@ fn memberships(user: &str, groups: &[GroupLine]) -> Result<Vec<GroupEntry>, User
         return Ok(Vec::new());
     }
     let listed = groups.iter().filter(|line| line.members.iter().any(|member| member == user));
-    let mut found: Vec<GroupEntry> = Vec::new();
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for line in listed {
-        if found.iter().all(|entry| entry.gid != line.gid) {
-            found.push(GroupEntry { gid: line.gid, name: line.name.clone() });
+        if !seen.insert(line.gid) {
+            continue;
         }
+        if found.len() >= MAX_GROUPS {
+            return Err(UserError::TooManyGroups);
+        }
+        found.push(GroupEntry { gid: line.gid, name: line.name.clone() });
     }
-    if found.len() > MAX_GROUPS { Err(UserError::TooManyGroups) } else { Ok(found) }
+    Ok(found)
 }
 
 fn group_name(gid: u32, groups: &[GroupLine]) -> String {
@@ -273,6 +277,18 @@ mod tests {
         let unknown = resolved("4000").unwrap();
         assert_eq!((unknown.uid, unknown.gid, unknown.home.as_str()), (4000, 0, "/"));
         assert!(unknown.groups.is_empty());
+    }
+
+    #[test]
+    fn groups_are_bounded_and_counted_once() {
+        let lines = |gids: &mut dyn Iterator<Item = usize>| -> String {
+            gids.map(|gid| format!("g{gid}:x:{gid}:web\n")).collect()
+        };
+        let of = |text: &str| resolve("web", &parse_passwd(PASSWD_TEXT.as_bytes()), &parse_group(text.as_bytes()));
+        let twice = lines(&mut (1..=MAX_GROUPS).chain(1..=MAX_GROUPS));
+        assert_eq!(of(&twice).unwrap().groups.len(), MAX_GROUPS);
+        // As many as an image's file has room for: the bound comes before the work.
+        assert!(matches!(of(&lines(&mut (1..60_000))), Err(UserError::TooManyGroups)));
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(super) fn create(
     if let Some(console) = console {
         descriptors.push(terminal(&console)?);
     }
-    Ok(Made { pid, descriptors })
+    Ok(Made { pid, descriptors, go: None })
 }
 
 /// The terminal that init sent while it was set up.

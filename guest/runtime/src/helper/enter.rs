@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, PipeReader, Read as _},
+    io::{self, PipeReader},
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
 };
@@ -57,16 +57,10 @@ pub(super) fn enter(
         }
         Some(pid) => {
             drop((status_writer, go));
-            // The child goes on when this end closes, with this process: once the agent has adopted it.
-            keep_open(go_writer.into());
-            Ok(Made { pid, descriptors: [OwnedFd::from(status)].into_iter().chain(terminal).collect() })
+            let descriptors = [OwnedFd::from(status)].into_iter().chain(terminal).collect();
+            Ok(Made { pid, descriptors, go: Some(go_writer.into()) })
         }
     }
-}
-
-/// Leaves a descriptor open until this process ends.
-fn keep_open(fd: OwnedFd) {
-    let _ = std::os::fd::IntoRawFd::into_raw_fd(fd);
 }
 
 /// Forks; the child gets nothing.
@@ -90,8 +84,14 @@ fn become_planned(plan: &ProcessPlan, streams: &[OwnedFd], go: PipeReader, statu
     std::process::exit(255)
 }
 
-fn prepare(plan: &ProcessPlan, streams: &[OwnedFd], mut go: PipeReader, terminal: bool) -> io::Result<()> {
-    go.read_to_end(&mut Vec::new())?;
+/// Waits for the word that the agent has adopted this process.
+fn await_adoption(mut go: impl io::Read) -> io::Result<()> {
+    // The end without a word: the helper died, and nobody would know of this process.
+    go.read_exact(&mut [0])
+}
+
+fn prepare(plan: &ProcessPlan, streams: &[OwnedFd], go: PipeReader, terminal: bool) -> io::Result<()> {
+    await_adoption(go)?;
     rustix::process::setsid()?;
     take_streams(streams, terminal)?;
     close_others()?;
@@ -203,4 +203,19 @@ fn close_others() -> io::Result<()> {
     // SAFETY: marks descriptors to be closed at execve(2); none is closed now.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_goes_on_only_when_it_was_adopted() {
+        let (go, writer) = io::pipe().unwrap();
+        rustix::io::write(&writer, b"g").unwrap();
+        await_adoption(go).unwrap();
+        let (go, writer) = io::pipe().unwrap();
+        drop(writer);
+        assert_eq!(await_adoption(go).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
 }
