@@ -46,6 +46,9 @@ pub enum GuestImageError {
         /// What was expected and found.
         reason: String,
     },
+    /// The folder for a kernel holds something else.
+    #[error("{0} exists and is not a kernel folder (it has no package.json): name another folder, or remove it")]
+    KernelDestination(PathBuf),
     /// The kernel folder lacks something.
     #[error("{folder} is not an extracted kernel package: {reason}")]
     KernelFolder {
@@ -53,6 +56,25 @@ pub enum GuestImageError {
         folder: PathBuf,
         /// What was expected.
         reason: String,
+    },
+    /// Kconfig dropped options that the guest asks for, or added what it does not want.
+    #[error("the kernel's sources do not take the guest's options: {0}")]
+    KernelOptions(String),
+    /// A step of a kernel's build failed.
+    #[error("failed to {step}: {output}")]
+    KernelStep {
+        /// What was tried.
+        step: String,
+        /// The end of what it printed.
+        output: String,
+    },
+    /// Programs that build a kernel are missing.
+    #[error("to build a kernel, {missing} must be there: install {packages}")]
+    KernelTools {
+        /// Programs and headers.
+        missing: String,
+        /// Debian's packages that have them.
+        packages: String,
     },
     /// guest.json cannot be understood.
     #[error("failed to read {path}: it is not a guest description of format {format}", format = crate::FORMAT)]

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::decompress::decompress;
 use crate::elf::Elf;
 use crate::error::IoContext as _;
-use crate::{GuestImageError, Result, Sha256};
+use crate::{GuestImageError, KernelBuild, Result, Sha256};
 
 /// Name of the file in a kernel folder that says which package was extracted there.
 pub const PACKAGE_FILE: &str = "package.json";
 
-/// A distribution's kernel package.
+/// The package that a kernel is from: one with the kernel itself, or one with its sources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelPackage {
@@ -22,6 +22,9 @@ pub struct KernelPackage {
     pub version: String,
     /// SHA-256 of the package file.
     pub sha256: Sha256,
+    /// How it was built, where the package holds sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<KernelBuild>,
 }
 
 /// A kernel, taken from an extracted package.

@@ -1,5 +1,5 @@
-//! Assembles a distribution's kernel, the modules that the guest needs and the agent into the measured guest, with its
-//! reference values.
+//! Assembles a kernel (built from a distribution's sources, or shipped by it), the modules that the guest needs and the agent
+//! into the measured guest, with its reference values.
 //!
 //! Trusts the inputs to be what their owner wants to run: this crate says what they are (versions, SHA-256, launch digests), not
 //! whether they are good. Promises that the same inputs give the same bytes, whenever and wherever it is done, and that the output
@@ -26,18 +26,22 @@ mod error;
 mod folder;
 mod initrd;
 mod kernel;
+mod kernel_build;
 mod manifest;
 mod module;
 mod modules;
+mod options;
 mod tee;
 
 pub use build::{Inputs, MAX_EXPECTED_VCPUS, build};
 pub use error::{GuestImageError, Result};
 pub use folder::{GuestFolder, MANIFEST_FILE, TeeFiles, read_manifest};
 pub use kernel::{KernelPackage, PACKAGE_FILE};
+pub use kernel_build::{KernelBuild, KernelSource, build_kernel};
 pub use manifest::{
     Agent, ExpectedDigest, FORMAT, KernelInfo, Manifest, ModuleInfo, NotASha256, Part, Sha256, TeeInfo,
 };
+pub use options::OPTIONS;
 pub use tee::{Tee, UnknownTee};
 
 /// The kernel image as shipped.

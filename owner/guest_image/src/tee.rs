@@ -26,16 +26,24 @@ impl Tee {
 
     /// The kernel's whole command line.
     ///
-    /// `panic=-1 reboot=t`: a guest that cannot go on resets, and its monitor ends rather than hangs. An emulated processor
-    /// spends half a second on the kernel's self-tests of ciphers, which find nothing there that the build would not have.
-    /// `scsi_mod.scan=manual`: the agent looks for disks where they are (a kernel whose SCSI is a module gets it from the agent).
+    /// - `panic=-1 reboot=t`: a guest that cannot go on resets, and its monitor ends rather than hangs.
+    /// - `acpi=noirq initcall_blacklist=acpi_init`: of the host's ACPI tables, those of plain data are read; no bytecode is, for
+    ///   the interpreter never gets any (kernel's drivers/acpi/bus.c: `acpi_init` is what loads it).
+    /// - `scsi_mod.scan=manual`: the agent looks for disks where they are (a kernel whose SCSI is a module gets it from the
+    ///   agent).
+    /// - `cryptomgr.notests`: an emulated processor spends half a second on self-tests of ciphers, where the kernel has them,
+    ///   and they find nothing there that the build would not have.
     #[must_use]
     pub const fn cmdline(self) -> &'static str {
         match self {
             Self::EmulatedSnp => {
-                "caveau.tee=emulated-snp console=ttyS0 quiet loglevel=3 panic=-1 reboot=t scsi_mod.scan=manual cryptomgr.notests"
+                "caveau.tee=emulated-snp console=ttyS0 quiet loglevel=3 panic=-1 reboot=t acpi=noirq \
+                 initcall_blacklist=acpi_init scsi_mod.scan=manual cryptomgr.notests"
             }
-            Self::Snp => "caveau.tee=snp console=ttyS0 quiet loglevel=3 panic=-1 reboot=t scsi_mod.scan=manual",
+            Self::Snp => {
+                "caveau.tee=snp console=ttyS0 quiet loglevel=3 panic=-1 reboot=t acpi=noirq \
+                 initcall_blacklist=acpi_init scsi_mod.scan=manual"
+            }
         }
     }
 
@@ -87,6 +95,7 @@ mod tests {
             assert_eq!(tee.to_string().parse::<Tee>().unwrap(), tee);
             assert_eq!(serde_json::to_string(&tee).unwrap(), format!("\"{tee}\""));
             assert!(tee.cmdline().starts_with(&format!("caveau.tee={tee} ")));
+            assert!(tee.cmdline().contains(" initcall_blacklist=acpi_init "), "no bytecode of the host is run");
             assert_eq!(tee.cmdline_file(), format!("cmdline.{tee}"));
         }
         let error = "sgx".parse::<Tee>().unwrap_err();
