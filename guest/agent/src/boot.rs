@@ -174,8 +174,14 @@ fn parameters(path: &Path) -> &'static CStr {
 
 /// No more modules, and no way for root in a container to change the running kernel (kernel_lockdown(7)).
 fn lock_kernel(root: &Path) -> Result<(), BootError> {
-    write(&root.join("proc/sys/kernel/modules_disabled"), "1")?;
-    write(&root.join("sys/kernel/security/lockdown"), "integrity")
+    match write(&root.join("proc/sys/kernel/modules_disabled"), "1") {
+        // A kernel that can load none has nothing to switch off.
+        Err(error) if is_missing(&error) => {}
+        result => result?,
+    }
+    let lockdown = root.join("sys/kernel/security/lockdown");
+    // The level in force stands in brackets; it can only be raised, and our own kernel begins with it.
+    if read(&lockdown)?.contains("[none]") { write(&lockdown, "integrity") } else { Ok(()) }
 }
 
 fn apply_settings(folder: &Path) -> Result<(), BootError> {
@@ -183,7 +189,7 @@ fn apply_settings(folder: &Path) -> Result<(), BootError> {
         let path = folder.join(file);
         match write(&path, value) {
             // A kernel without the feature has nothing to set.
-            Err(BootError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if is_missing(&error) => {}
             result => result?,
         }
     }
@@ -221,6 +227,10 @@ fn read(path: &Path) -> Result<String, BootError> {
 
 fn write(path: &Path, value: &str) -> Result<(), BootError> {
     fs::write(path, value).map_err(failed("write", path))
+}
+
+fn is_missing(error: &BootError) -> bool {
+    matches!(error, BootError::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
 fn failed(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BootError {
