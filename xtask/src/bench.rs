@@ -7,6 +7,7 @@
 mod anchors;
 mod bare;
 mod hash;
+mod kernel;
 mod layer;
 mod layer_input;
 mod measure;
@@ -58,6 +59,8 @@ enum Bench {
     Hash,
     /// From `layer.tar.gz` to an image with its root, against the best chain of tools.
     Layer,
+    /// The guest's own kernel, against the distribution's: time to the agent, a whole run, memory.
+    Kernel,
     /// A pull from a registry on this machine, against `skopeo copy`.
     Pull,
     /// Generating a policy.
@@ -172,6 +175,7 @@ fn one(bench: Bench, root: &Path, arguments: &Arguments) -> Result<Report> {
     }
     let mut report = match bench {
         Bench::Hash => hash::bench(&bed),
+        Bench::Kernel => kernel::bench(&bed),
         Bench::Layer => layer::bench(&bed),
         Bench::Policy => policy::bench(&bed),
         Bench::Pull => pull::bench(&bed),

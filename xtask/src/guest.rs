@@ -24,7 +24,17 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Where a build fails.
 pub(crate) fn build_once(root: &Path, setup: &Setup) -> Result<PathBuf> {
     let folder = work_folder(root).join("guest");
-    assemble(setup, &build_agent(root)?, &folder)?;
+    assemble(setup, &setup.kernel, &build_agent(root)?, &folder)?;
+    Ok(folder)
+}
+
+/// As [`build_once`], with the kernel that the distribution ships.
+///
+/// # Errors
+/// Where a build fails.
+pub(crate) fn build_with_distribution_kernel(root: &Path, setup: &Setup) -> Result<PathBuf> {
+    let folder = work_folder(root).join("guest-distribution");
+    assemble(setup, &setup.distribution_kernel, &build_agent(root)?, &folder)?;
     Ok(folder)
 }
 
@@ -35,8 +45,12 @@ pub(crate) fn build_once(root: &Path, setup: &Setup) -> Result<PathBuf> {
 pub(crate) fn install(root: &Path, setup: &Setup) -> Result<PathBuf> {
     let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let base = base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share")));
-    let folder = base.context("neither XDG_DATA_HOME nor HOME is set")?.join("caveau/guest");
-    assemble(setup, &build_agent(root)?, &folder)?;
+    let data = base.context("neither XDG_DATA_HOME nor HOME is set")?.join("caveau");
+    for (name, kernel) in [("own", &setup.kernel), ("distro", &setup.distribution_kernel)] {
+        keep_kernel(&data.join("kernel").join(name), kernel)?;
+    }
+    let folder = data.join("guest");
+    assemble(setup, &setup.kernel, &build_agent(root)?, &folder)?;
     Ok(folder)
 }
 
@@ -49,7 +63,7 @@ pub(crate) fn build_twice(root: &Path, setup: &Setup) -> Result<PathBuf> {
     let first = GuestFolder::open(&folder)?;
     let again = tempfile::Builder::new().prefix(".guest-again-").tempdir_in(work_folder(root))?;
     let agent = build_agent_in(root, &again.path().join("target"))?;
-    let second = assemble(setup, &agent, &again.path().join("guest"))?;
+    let second = assemble(setup, &setup.kernel, &agent, &again.path().join("guest"))?;
     for (name, part) in &first.manifest().parts {
         let other = second.manifest().parts.get(name);
         ensure!(other == Some(part), "{name} differs when the guest is built twice: {part:?}, then {other:?}");
@@ -59,9 +73,23 @@ pub(crate) fn build_twice(root: &Path, setup: &Setup) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn assemble(setup: &Setup, agent: &Path, folder: &Path) -> Result<GuestFolder> {
+/// Lets `caveau guest build --kernel NAME` find a kernel. What somebody else put there stays.
+fn keep_kernel(link: &Path, kernel: &Path) -> Result<()> {
+    if fs::symlink_metadata(link).is_ok_and(|found| !found.is_symlink()) {
+        return Ok(());
+    }
+    let parent = link.parent().context("the kernels' folder has a parent")?;
+    fs::create_dir_all(parent)?;
+    let kernel = kernel.canonicalize()?;
+    let temporary = tempfile::Builder::new().prefix(".kernel-").tempdir_in(parent)?;
+    let made = temporary.path().join("link");
+    std::os::unix::fs::symlink(&kernel, &made)?;
+    fs::rename(&made, link).with_context(|| format!("failed to make {}", link.display()))
+}
+
+fn assemble(setup: &Setup, kernel: &Path, agent: &Path, folder: &Path) -> Result<GuestFolder> {
     let inputs = Inputs {
-        kernel: setup.kernel.clone(),
+        kernel: kernel.to_path_buf(),
         agent: agent.to_path_buf(),
         agent_version: VERSION.to_owned(),
         svn: SVN,

@@ -65,3 +65,41 @@ pub(crate) fn headline(text: &str) {
         eprintln!("== {text}");
     }
 }
+
+/// What a long step is at: its last line where standard error is a terminal, else only the steps' names.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    lines: u64,
+}
+
+impl Progress {
+    /// Takes one line of `step`; an empty one begins it.
+    pub(crate) fn line(&mut self, step: &str, line: &str) {
+        let terminal = std::io::stderr().is_terminal();
+        match (line.is_empty(), terminal) {
+            (true, _) => {
+                self.clear();
+                headline(step);
+                self.lines = 0;
+            }
+            (false, true) => {
+                self.lines += 1;
+                eprint!("\r\x1b[K   {:>5} {:.100}", self.lines, line);
+            }
+            (false, false) => {}
+        }
+    }
+
+    /// Takes the last line away.
+    fn clear(&self) {
+        if self.lines > 0 && std::io::stderr().is_terminal() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

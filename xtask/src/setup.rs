@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: what a fresh Debian machine lacks. Quick when it is all there.
 //!
 //! Installs packages (as root, or with sudo), and puts everything else below `.caveau` in the workspace: package lists of its own,
-//! so that the machine's package sources stay as they are, the guest's kernel, and `cargo deny`.
+//! so that the machine's package sources stay as they are, the guest's kernels, and `cargo deny`.
 
 mod agent;
 mod apt;
@@ -28,8 +28,10 @@ pub(crate) struct Setup {
     pub(crate) path: OsString,
     /// Configuration for apt (by `APT_CONFIG`) that knows backports and can be used by an ordinary user.
     pub(crate) apt_config: PathBuf,
-    /// The extracted kernel package.
+    /// The guest's own kernel.
     pub(crate) kernel: PathBuf,
+    /// The kernel that Debian ships, as an extracted package.
+    pub(crate) distribution_kernel: PathBuf,
     /// The program `sev-snp-measure`.
     pub(crate) snp_measure: PathBuf,
     /// SeaBIOS.
@@ -47,14 +49,15 @@ pub(crate) fn setup(root: &Path) -> Result<Setup> {
     std::fs::create_dir_all(&work)?;
     let apt = apt::Apt::new(&work)?;
     apt.install_missing()?;
-    let kernel = kernel::prepare(root, &work, &apt)?;
+    let kernel = kernel::own(root, &work, &apt)?;
+    let distribution_kernel = kernel::distribution(root, &work, &apt)?;
     let tools = deny::prepare(&work)?;
     let snp_measure = oracle::prepare(&work)?;
     let bios = firmware(&["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"], "seabios")?;
     let pvh_rom = firmware(&["/usr/share/qemu/pvh.bin", "/usr/share/seabios/pvh.bin"], "qemu-system-data")?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths([tools].into_iter().chain(std::env::split_paths(&path)))?;
-    Ok(Setup { path, apt_config: apt.config().to_path_buf(), kernel, snp_measure, bios, pvh_rom })
+    Ok(Setup { path, apt_config: apt.config().to_path_buf(), kernel, distribution_kernel, snp_measure, bios, pvh_rom })
 }
 
 /// The first of `candidates` that exists.

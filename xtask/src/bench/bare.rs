@@ -80,19 +80,7 @@ impl Bare {
     /// # Errors
     /// Where the RAM disk cannot be made or the example has no command line.
     pub(super) fn like(qemu: u64, guest: &Path, kernel: &Path, server: Server<'_>, work: &Path) -> Result<Self> {
-        let text = fs::read_to_string(format!("/proc/{qemu}/cmdline"))?;
-        let example: Vec<&str> = text.split_terminator('\0').collect();
-        let mut same: Vec<String> = Vec::new();
-        for pair in example.windows(2) {
-            let (flag, value) = (pair[0], pair[1]);
-            let device = flag == "-device" && !value.starts_with("virtserialport") && !value.starts_with("scsi-hd");
-            if SAME.contains(&flag) || device {
-                same.extend([flag.to_owned(), value.to_owned()]);
-            } else if FLAGS.contains(&flag) {
-                same.push(flag.to_owned());
-            }
-        }
-        ensure!(same.iter().any(|word| word == "-machine"), "process {qemu} does not look like QEMU: {example:?}");
+        let same = same_flags(qemu)?;
         Ok(Self {
             initrd: initrd(kernel, server, work)?,
             guest: guest.to_path_buf(),
@@ -121,6 +109,27 @@ impl Bare {
     }
 }
 
+/// What of a running group's QEMU is the same for a machine without a group: its arguments.
+///
+/// # Errors
+/// Where the process has no such command line.
+pub(super) fn same_flags(qemu: u64) -> Result<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{qemu}/cmdline"))?;
+    let example: Vec<&str> = text.split_terminator('\0').collect();
+    let mut same: Vec<String> = Vec::new();
+    for pair in example.windows(2) {
+        let (flag, value) = (pair[0], pair[1]);
+        let device = flag == "-device" && !value.starts_with("virtserialport") && !value.starts_with("scsi-hd");
+        if SAME.contains(&flag) || device {
+            same.extend([flag.to_owned(), value.to_owned()]);
+        } else if FLAGS.contains(&flag) {
+            same.push(flag.to_owned());
+        }
+    }
+    ensure!(same.iter().any(|word| word == "-machine"), "process {qemu} does not look like QEMU: {example:?}");
+    Ok(same)
+}
+
 /// A RAM disk whose init loads the network card's modules, sets the address and serves the page.
 fn initrd(kernel: &Path, server: Server<'_>, work: &Path) -> Result<PathBuf> {
     let name = if matches!(server, Server::Image { .. }) { "bare-image" } else { "bare" };
@@ -145,7 +154,8 @@ fn initrd(kernel: &Path, server: Server<'_>, work: &Path) -> Result<PathBuf> {
     let mut init = String::from("#!/bare/busybox sh\n");
     for module in MODULES {
         let name = module.rsplit('/').next().unwrap_or(module);
-        fs::write(own.join(name), unpacked_module(kernel, module)?)?;
+        let Some(bytes) = unpacked_module(kernel, module)? else { continue };
+        fs::write(own.join(name), bytes)?;
         init += &format!("/bare/busybox insmod /bare/{name};");
     }
     init += "/bare/busybox ip link set eth0 up; /bare/busybox ip addr add 10.0.2.15/24 dev eth0;\
@@ -174,16 +184,21 @@ fn unpack(layout: &Path, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A module of the kernel package, which has it packed.
-fn unpacked_module(kernel: &Path, module: &str) -> Result<Vec<u8>> {
+/// A module of the kernel package, which may have it packed; `None` where the kernel has it built in.
+fn unpacked_module(kernel: &Path, module: &str) -> Result<Option<Vec<u8>>> {
     let found = output(Command::new("find").arg(kernel).args(["-path", &format!("*/kernel/{module}*")]))?;
-    let path = found.lines().next().with_context(|| format!("{} has no {module}", kernel.display()))?;
+    let Some(path) = found.lines().next() else {
+        let list = output(Command::new("find").arg(kernel).args(["-name", "modules.builtin"]))?;
+        let built_in = fs::read_to_string(list.trim())?;
+        ensure!(built_in.contains(module), "{} has no {module}", kernel.display());
+        return Ok(None);
+    };
     if path.ends_with(".xz") {
         let unpacked = Command::new("xz").args(["--decompress", "--stdout", path]).output()?;
         ensure!(unpacked.status.success(), "xz failed on {path}");
-        return Ok(unpacked.stdout);
+        return Ok(Some(unpacked.stdout));
     }
-    Ok(fs::read(path)?)
+    Ok(Some(fs::read(path)?))
 }
 
 /// Asks for the page again and again, from `start` on, until there is an answer (with this page, where one is given);

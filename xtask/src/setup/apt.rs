@@ -29,6 +29,12 @@ const fn at_least(name: &'static str, version: &'static str) -> Package {
 /// What building, running and testing need.
 const PACKAGES: &[Package] = &[
     any("build-essential"),
+    // The guest's kernel.
+    any("flex"),
+    any("bison"),
+    any("bc"),
+    any("libelf-dev"),
+    any("xz-utils"),
     any("libseccomp-dev"),
     any("pkg-config"),
     // QEMU 10 emulates the SHA extensions: hashing in the guest is 2.7 times faster than with the release's own.

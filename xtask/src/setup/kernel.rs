@@ -1,34 +1,66 @@
-//! The guest's kernel: a pinned Debian package, extracted and never installed.
+//! The guest's kernels: our own, built from a pinned Debian package of sources, and a pinned one that Debian ships. Neither
+//! package is installed.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
 
 use anyhow::{Context as _, Result, ensure};
+use caveau_guest_image::{KernelSource, OPTIONS, build_kernel};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::apt::{Apt, show};
-use crate::process::{headline, run};
+use crate::process::{Progress, headline, run};
+
+/// The pinned packages.
+const PINS: &str = "owner/guest_image/kernel.json";
 
 /// The package that depends on the newest kernel for virtual machines.
 const NEWEST: &str = "linux-image-cloud-amd64";
 
-/// Extracts the kernel package that `owner/guest_image/kernel.json` names, or the newest where that is no longer to be had, and gives
-/// the folder. What is there already stays.
+/// The guest's own kernel as a kernel folder, built where it has not been built yet from the same inputs: by this checkout or
+/// any other, since it is kept with what can be made again.
 ///
 /// # Errors
-/// Where neither can be fetched.
-pub(crate) fn prepare(root: &Path, work: &Path, apt: &Apt) -> Result<PathBuf> {
-    let pin_file = root.join("owner/guest_image/kernel.json");
-    let pin = Pin::read(&pin_file).with_context(|| format!("failed to read {}", pin_file.display()))?;
-    let folder = work.join("kernel").join(pin.sha256.get(..16).unwrap_or(&pin.sha256));
-    if !folder.join("package.json").is_file() {
-        fetch(&pin, &folder, apt)?;
+/// Where the sources cannot be fetched or the build fails.
+pub(crate) fn own(root: &Path, work: &Path, apt: &Apt) -> Result<PathBuf> {
+    let pin = Pin::read(&root.join(PINS), "source")?;
+    let fetched = work.join("kernel").join(pin.folder());
+    if !fetched.join("package.json").is_file() {
+        fetch(&pin, &fetched, apt, |apt| Ok((pin.name.clone(), show(apt, &pin.name, "Version")?)))?;
     }
-    if Pin::read(&folder.join("package.json"))? != pin {
-        eprintln!("note: the guest's kernel is not the recorded {} {}; launch digests differ", pin.name, pin.version);
-    }
+    let got = Pin::of_folder(&fetched, &pin)?;
+    let options = hex::encode(Sha256::digest(OPTIONS));
+    let folder = cache()?.join("kernel").join(format!("{}-{}", got.folder(), options.get(..16).unwrap_or_default()));
+    let jobs = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let source = KernelSource { archive: package_file(&fetched)?, jobs };
+    let mut progress = Progress::default();
+    build_kernel(&source, &folder, &mut |step, line| progress.line(step, line))
+        .context("failed to build the guest's kernel")?;
     Ok(folder)
+}
+
+/// The kernel that Debian ships, as an extracted package.
+///
+/// # Errors
+/// Where neither the pinned one nor a newer one can be fetched.
+pub(crate) fn distribution(root: &Path, work: &Path, apt: &Apt) -> Result<PathBuf> {
+    let pin = Pin::read(&root.join(PINS), "distribution")?;
+    let folder = work.join("kernel").join(pin.folder());
+    if !folder.join("package.json").is_file() {
+        fetch(&pin, &folder, apt, newest)?;
+    }
+    Pin::of_folder(&folder, &pin)?;
+    Ok(folder)
+}
+
+/// Where what can be made again is kept for all checkouts.
+fn cache() -> Result<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    Ok(folder.context("neither XDG_CACHE_HOME nor HOME is set to an absolute path")?.join("caveau"))
 }
 
 /// A package: name, version, SHA-256 of its file.
@@ -40,17 +72,43 @@ struct Pin {
 }
 
 impl Pin {
-    fn read(path: &Path) -> Result<Self> {
-        let value: Value = serde_json::from_slice(&fs::read(path)?)?;
+    /// The pin of that kind.
+    fn read(path: &Path, kind: &str) -> Result<Self> {
+        let read = || Self::parse(&serde_json::from_slice::<Value>(&fs::read(path)?)?[kind]);
+        read().with_context(|| format!("failed to read `{kind}` of {}", path.display()))
+    }
+
+    /// What was fetched into a folder; says where that is not what was `wanted`.
+    fn of_folder(folder: &Path, wanted: &Self) -> Result<Self> {
+        let path = folder.join("package.json");
+        let read = || Self::parse(&serde_json::from_slice(&fs::read(&path)?)?);
+        let found = read().with_context(|| format!("failed to read {}", path.display()))?;
+        if found != *wanted {
+            eprintln!(
+                "note: the guest's kernel is of {} {}, not of the recorded {} {}; launch digests differ",
+                found.name, found.version, wanted.name, wanted.version
+            );
+        }
+        Ok(found)
+    }
+
+    fn parse(value: &Value) -> Result<Self> {
         let field = |name: &str| {
             let text = value.get(name).and_then(Value::as_str);
-            text.map(str::to_owned).with_context(|| format!("{} has no text `{name}`", path.display()))
+            text.map(str::to_owned).with_context(|| format!("there is no text `{name}`"))
         };
         Ok(Self { name: field("name")?, version: field("version")?, sha256: field("sha256")? })
     }
+
+    /// The name of its folder.
+    fn folder(&self) -> &str {
+        self.sha256.get(..16).unwrap_or(&self.sha256)
+    }
 }
 
-fn fetch(pin: &Pin, folder: &Path, apt: &Apt) -> Result<()> {
+/// Fetches the pinned package, or the one that `newest` names where that is no longer to be had, since a version leaves the
+/// archive when the next one comes. A package of sources stays a file; one with a kernel is extracted.
+fn fetch(pin: &Pin, folder: &Path, apt: &Apt, newest: impl Fn(&Apt) -> Result<(String, String)>) -> Result<()> {
     let parent = folder.parent().context("the kernel's folder has a parent")?;
     fs::create_dir_all(parent)?;
     let temporary = tempfile::Builder::new().prefix(".fetch-").tempdir_in(parent)?;
@@ -58,42 +116,49 @@ fn fetch(pin: &Pin, folder: &Path, apt: &Apt) -> Result<()> {
         apt.update()?;
     }
     headline(&format!("kernel {} {}", pin.name, pin.version));
-    let (name, version, file) = match download(apt, temporary.path(), &pin.name, &pin.version) {
-        Ok(file) => (pin.name.clone(), pin.version.clone(), file),
-        Err(error) => {
-            eprintln!("{error:#}");
-            apt.update()?;
-            newest(apt, temporary.path())?
-        }
-    };
+    let tree = temporary.path().join("tree");
+    fs::create_dir(&tree)?;
+    let (mut name, mut version) = (pin.name.clone(), pin.version.clone());
+    if let Err(error) = download(apt, &tree, &name, &version) {
+        eprintln!("{error:#}");
+        apt.update()?;
+        (name, version) = newest(apt)?;
+        download(apt, &tree, &name, &version)?;
+    }
+    let file = package_file(&tree)?;
     let sha256 = hex::encode(Sha256::digest(fs::read(&file)?));
     ensure!(
         (&name, &version) != (&pin.name, &pin.version) || sha256 == pin.sha256,
         "{name} {version} has SHA-256 {sha256}, expected {}: the package source serves another file",
         pin.sha256
     );
-    let tree = temporary.path().join("tree");
-    run(apt.command("dpkg-deb", &["-x"]).args([&file, &tree]))?;
+    if !name.starts_with("linux-source-") {
+        run(apt.command("dpkg-deb", &["-x"]).args([&file, &tree]))?;
+        fs::remove_file(&file)?;
+    }
     let package = json!({ "name": name, "version": version, "sha256": sha256 });
     fs::write(tree.join("package.json"), package.to_string())?;
     fs::rename(&tree, folder).with_context(|| format!("failed to move the kernel to {}", folder.display()))
 }
 
-/// The newest kernel: the pinned version leaves the archive when the next one comes.
-fn newest(apt: &Apt, folder: &Path) -> Result<(String, String, PathBuf)> {
+/// The newest kernel for virtual machines: name and version.
+fn newest(apt: &Apt) -> Result<(String, String)> {
     let depends = show(apt, NEWEST, "Depends")?;
     let name = depends.split([' ', ',']).next().unwrap_or_default().to_owned();
     let version = show(apt, &name, "Version")?;
-    let file = download(apt, folder, &name, &version)?;
-    Ok((name, version, file))
+    Ok((name, version))
 }
 
 /// Downloads one package into `folder`; apt checks it against the signed lists.
-fn download(apt: &Apt, folder: &Path, name: &str, version: &str) -> Result<PathBuf> {
+fn download(apt: &Apt, folder: &Path, name: &str, version: &str) -> Result<()> {
     let package = format!("{name}={version}");
     let mut download = apt.command("apt-get", &["download", "-q", &package]);
-    run(download.current_dir(folder)).with_context(|| format!("{name} {version} is not to be had"))?;
+    run(download.current_dir(folder)).with_context(|| format!("{name} {version} is not to be had"))
+}
+
+/// The only package file in a folder.
+fn package_file(folder: &Path) -> Result<PathBuf> {
     let files = folder.read_dir()?.filter_map(|entry| Some(entry.ok()?.path()));
     let mut packages = files.filter(|path| path.extension().is_some_and(|ending| ending == "deb"));
-    packages.next().with_context(|| format!("apt left no file of {name}"))
+    packages.next().with_context(|| format!("{} holds no package", folder.display()))
 }
