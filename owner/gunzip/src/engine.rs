@@ -92,8 +92,21 @@ fn start<R: Read + Send + 'static>(feed: Feed<R>, threads: usize) -> io::Result<
     Ok(Workers::Threads(done_out, handles))
 }
 
+/// Says so where a thread ends by a panic: whoever waits for its pieces would wait for ever.
+struct Alarm<'a>(&'a Sender<io::Result<Box<Piece>>>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // A reader that is gone waits for nothing.
+            let _ = self.0.send(Err(io::Error::other("a thread that unpacks gzip has failed")));
+        }
+    }
+}
+
 /// What a thread does, until there is no more input or nobody wants more.
 fn work<R: Read>(feed: &Mutex<Feed<R>>, done: &Sender<io::Result<Box<Piece>>>) {
+    let _alarm = Alarm(done);
     let mut worker = Worker::default();
     let supply = |may_wait| {
         let mut feed = match feed.try_lock() {

@@ -49,6 +49,16 @@ impl<R: Read + Send + 'static> GunzipReader<R> {
         Self::with_cut(input, threads, CUT)
     }
 
+    /// As [`new`](Self::new), over chunks of so many bytes that share so many: for tests, since only small chunks make many
+    /// of a small stream. Less than 1 KiB is none.
+    ///
+    /// # Errors
+    /// Where a thread cannot be started.
+    #[doc(hidden)]
+    pub fn in_chunks(input: R, threads: usize, chunk: usize, overlap: usize) -> io::Result<Self> {
+        Self::with_cut(input, threads, Cut { chunk: chunk.max(1 << 10), overlap: overlap.max(1 << 10) })
+    }
+
     fn with_cut(input: R, threads: usize, cut: Cut) -> io::Result<Self> {
         Ok(Self {
             engine: Engine::new(input, cut, threads)?,

@@ -244,6 +244,21 @@ fn an_error_of_the_input_comes_through() {
 }
 
 #[test]
+fn a_thread_that_panics_is_an_error() {
+    struct Panicking(io::Cursor<Vec<u8>>);
+    impl Read for Panicking {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            assert!(self.0.position() < 100_000, "a bug");
+            self.0.read(buffer)
+        }
+    }
+    let packed = pack(&content(400_000, 9), 6);
+    let mut reader = GunzipReader::with_cut(Panicking(io::Cursor::new(packed)), 2, SMALL).unwrap();
+    let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("has failed"), "{error}");
+}
+
+#[test]
 fn threads_end_with_a_reader_that_is_given_up() {
     let packed = pack(&content(3_000_000, 9), 6);
     let input = std::sync::Arc::new(());
