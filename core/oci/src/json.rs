@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::OciError;
+use crate::{OciError, shown};
 
 /// Parses `bytes`, called `what` in errors, refusing more than `limit` bytes before looking at any of them.
 ///
@@ -14,7 +14,7 @@ pub(crate) fn parse<T: DeserializeOwned>(what: &'static str, bytes: &[u8], limit
     if found > limit {
         return Err(OciError::TooLarge { what, found, limit });
     }
-    serde_json::from_slice(bytes).map_err(|error| OciError::Malformed { what, reason: error.to_string() })
+    serde_json::from_slice(bytes).map_err(|error| OciError::Malformed { what, reason: shown(&error.to_string()) })
 }
 
 /// Reads `null` as the type's default: Docker writes `null` for empty lists and maps.

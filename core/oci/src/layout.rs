@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::{Descriptor, Digest, Document, Index, OciError, json, parse_document};
+use crate::{Descriptor, Digest, Document, Index, OciError, json, parse_document, shown};
 
 /// The annotation that names an entry of a layout's index.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -94,7 +94,7 @@ fn describe(names: &[&str]) -> String {
     if names.is_empty() {
         return "none with a name".to_owned();
     }
-    names.iter().take(32).map(|name| name.chars().take(200).collect::<String>()).collect::<Vec<_>>().join(", ")
+    names.iter().take(32).map(|name| shown(name)).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -128,6 +128,12 @@ mod tests {
         let error = select_named(&index, Some("3"), None).unwrap_err().to_string();
         assert!(error.contains("\"3\"") && error.contains("1.0, 2.0"), "{error}");
         assert!(select_named(&index, None, None).unwrap_err().to_string().contains("several"));
+    }
+
+    #[test]
+    fn names_are_made_harmless() {
+        let error = select_named(&index(&[("a", Some("\\u001b[2Jx"))]), Some("3"), None).unwrap_err().to_string();
+        assert!(error.contains("\\u{1b}[2Jx") && !error.contains('\u{1b}'), "{error}");
     }
 
     #[test]

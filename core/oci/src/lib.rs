@@ -41,6 +41,7 @@ mod manifest;
 mod media;
 mod platform;
 mod reference;
+mod shown;
 
 pub mod limits;
 
@@ -53,3 +54,4 @@ pub use manifest::{Descriptor, Document, Index, Manifest, parse_document};
 pub use media::MediaType;
 pub use platform::Platform;
 pub use reference::Reference;
+pub use shown::shown;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Descriptor, Index, OciError};
+use crate::{Descriptor, Index, OciError, shown};
 
 /// An operating system, a processor architecture and maybe its variant, by Go's names (OCI image index, `platform`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,9 +95,10 @@ fn list(index: &Index) -> String {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        // Those of an image may be anything.
+        write!(f, "{}/{}", shown(&self.os), shown(&self.architecture))?;
         match &self.variant {
-            Some(variant) => write!(f, "/{variant}"),
+            Some(variant) => write!(f, "/{}", shown(variant)),
             None => Ok(()),
         }
     }
@@ -171,6 +172,12 @@ mod tests {
         assert!(pick("linux/amd64", &[Some("linux/amd64/v3")]).is_err());
         assert!(pick("linux/amd64", &[]).is_err());
         assert!(pick("linux/amd64", &[None, None]).is_err());
+    }
+
+    #[test]
+    fn what_an_image_says_is_made_harmless() {
+        let text = Platform::new("\u{1b}[2J", &"a".repeat(5000), Some("v\n1")).to_string();
+        assert!(text.starts_with("\\u{1b}[2J/aaa") && text.ends_with("…/v\\n1") && text.len() < 300, "{text}");
     }
 
     #[test]
