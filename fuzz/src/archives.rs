@@ -1,14 +1,16 @@
 //! Images as a whole: packed layers, archives and registries, through everything that reads them to a stored layer.
 
 use std::fs;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use caveau_layer::MemoryImage;
 use caveau_oci::{Digest, Platform};
-use caveau_registry::{Image, ImageSource, Limits, Options, Proxies, PullPolicy, RegistryError, Retry, Store, resolve};
+use caveau_registry::{
+    GunzipReader, Image, ImageSource, Limits, Options, Proxies, PullPolicy, RegistryError, Retry, Store, resolve,
+};
 use tempfile::TempDir;
 
 use crate::Target;
@@ -37,6 +39,25 @@ fn layer_stream(data: &[u8]) {
         (Ok(whole), Ok(again)) => assert!(whole == again, "a stream unpacks to something else in small pieces"),
         (whole, again) => assert_eq!(whole.is_ok(), again.is_ok(), "a stream is refused by the size of its pieces"),
     }
+    if data.starts_with(&[0x1f, 0x8b]) {
+        gzip_in_chunks(data);
+    }
+}
+
+/// The same stream in one chunk and in many, where threads guess at the beginnings of blocks.
+fn gzip_in_chunks(data: &[u8]) {
+    let unpacked = |threads, chunk| {
+        let reader = GunzipReader::in_chunks(Cursor::new(data.to_vec()), threads, chunk, 1 << 10).expect("threads");
+        let mut out = Vec::new();
+        reader.take(UNPACKED).read_to_end(&mut out).map(|_| out)
+    };
+    let whole = unpacked(1, 1 << 20);
+    for (threads, chunk) in [(1, 1 << 10), (2, 3 << 10)] {
+        match (&whole, unpacked(threads, chunk)) {
+            (Ok(whole), Ok(parts)) => assert!(*whole == parts, "a stream unpacks to something else in chunks"),
+            (whole, parts) => assert_eq!(whole.is_ok(), parts.is_ok(), "a stream is refused by its chunks"),
+        }
+    }
 }
 
 /// At most `limit` bytes of an unpacked stream, read in pieces of this size.
@@ -58,6 +79,23 @@ fn gzip(content: &[u8]) -> Vec<u8> {
     packed
 }
 
+/// A stream of many blocks, longer than some chunks.
+fn many_blocks() -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    for number in 0..60_u32 {
+        let words = (0..150_u32).map(|word| word.wrapping_mul(number + 7).wrapping_mul(2_654_435_761) >> 20);
+        let text: Vec<u8> = words.flat_map(|word| word.to_string().into_bytes()).collect();
+        packed.write_all(&text).and_then(|()| packed.flush()).expect("memory takes it");
+    }
+    packed.finish().expect("memory takes it")
+}
+
+fn gzip_at(content: &[u8], level: u32) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
+    packed.write_all(content).expect("memory takes it");
+    packed.finish().expect("memory takes it")
+}
+
 fn zstd(content: &[u8]) -> Vec<u8> {
     ruzstd::encoding::compress_to_vec(content, ruzstd::encoding::CompressionLevel::Fastest)
 }
@@ -71,6 +109,9 @@ fn streams() -> Vec<Vec<u8>> {
         zstd(tar),
         [skippable, zstd(b"one"), zstd(b"")].concat(),
         b"plain".to_vec(),
+        many_blocks(),
+        // Stored blocks with headers of blocks in their content, and a member behind them.
+        [gzip_at(&many_blocks(), 0), many_blocks()].concat(),
     ]
 }
 
@@ -134,6 +175,8 @@ pub(crate) fn options(proxies: Proxies) -> Options {
             image_bytes: 8 << 20,
             free_bytes: 4 << 20,
             ratio: 200,
+            free_names: 1000,
+            name_bytes: 4,
             archive_entries: 1000,
         },
     }

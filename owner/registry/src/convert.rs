@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 
-use caveau_layer::ImageSink;
+use caveau_layer::{ImageSink, LayerError};
 use caveau_verity::RootHash;
 
 /// A file as the place of a layer's image. Parts that are never written take no room on disk.
@@ -29,14 +29,34 @@ impl ImageSink for FileImage<'_> {
     }
 }
 
-/// Makes the image of the layer `tar` in `file`, at most `limit` bytes of file system, hashing on all processors.
+/// A file as the place of a layer's image, whose every written byte is asked for first.
+pub(crate) struct MeteredImage<'a> {
+    pub(crate) file: &'a File,
+    /// Says whether so many more bytes may be written.
+    pub(crate) meter: &'a (dyn Fn(u64) -> io::Result<()> + Sync),
+}
+
+impl ImageSink for MeteredImage<'_> {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        (self.meter)(bytes.len() as u64)?;
+        FileImage(self.file).write_at(offset, bytes)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        FileImage(self.file).read_at(offset, buffer)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        FileImage(self.file).set_len(bytes)
+    }
+}
+
+/// Makes the image of the layer `tar`, hashing on all processors.
 pub(crate) fn write_image(
     tar: &mut impl Read,
-    file: &File,
-    limit: u64,
-) -> Result<RootHash, Box<dyn std::error::Error + Send + Sync>> {
-    let defaults = caveau_layer::Limits::default();
-    let limits = caveau_layer::Limits { image_bytes: limit.min(defaults.image_bytes), ..defaults };
+    image: &MeteredImage<'_>,
+    limits: &caveau_layer::Limits,
+) -> Result<RootHash, LayerError> {
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    Ok(caveau_layer::convert(tar, &FileImage(file), &limits, threads)?.root)
+    Ok(caveau_layer::convert(tar, image, limits, threads)?.root)
 }

@@ -74,6 +74,15 @@ pub enum RegistryError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A local source cannot be read.
+    #[error("failed to read {what}")]
+    Read {
+        /// The thing that was read.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The image's parts contradict each other.
     #[error("image {image} is not valid: {reason}")]
     Inconsistent {
@@ -157,6 +166,15 @@ pub enum RegistryError {
     NoSuchImage {
         /// What was asked for.
         name: String,
+    },
+    /// Work on a layer was given up because another layer of the image failed; that one's error is the one to tell.
+    #[error("given up because another layer failed")]
+    Stopped,
+    /// Several images have an ID that begins so.
+    #[error("several images have an ID that begins with {id}; give more of it, see caveau image ls")]
+    SeveralImages {
+        /// What was given.
+        id: String,
     },
     /// A thread that did part of the work ended early.
     #[error("a worker ended unexpectedly while {doing}")]

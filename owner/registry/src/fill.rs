@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use caveau_layer::LayerError;
 use caveau_oci::{Digest, Hasher};
 
-use crate::convert::write_image;
+use crate::convert::{MeteredImage, write_image};
 use crate::error::unwrap_io;
 use crate::inflate::{GZIP_THREADS, Unpacker, pump};
 use crate::layers::{self, Converted, Entry};
@@ -42,21 +43,22 @@ pub(crate) fn fill_layers(
         wanted.entry(spec.diff_id).or_insert(spec);
     }
     let packed = wanted.values().map(|spec| spec.size).fold(0, u64::saturating_add);
-    let job = Job { store, source, limits: &options.limits, packed, spent: Spent::default(), progress };
+    let stop = AtomicBool::new(false);
+    let job = Job { store, source, limits: &options.limits, packed, spent: Spent::default(), stop: &stop, progress };
     // Large layers first: the longest one decides when all are there.
     let mut queue: Vec<&LayerSpec> = wanted.into_values().collect();
     queue.sort_by_key(|spec| spec.size);
     let queue = Mutex::new(queue);
     let (done, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(None));
-    let stop = AtomicBool::new(false);
     let work = || {
         while !stop.load(Ordering::Relaxed) {
             let Some(spec) = lock(&queue).pop() else { break };
             match job.layer(spec) {
                 Ok(layer) => drop(lock(&done).insert(spec.diff_id, layer)),
                 Err(error) => {
-                    stop.store(true, Ordering::Relaxed);
+                    // First, since whoever is stopped by it fails, too.
                     lock(&failed).get_or_insert(error);
+                    stop.store(true, Ordering::Relaxed);
                 }
             }
         }
@@ -80,12 +82,23 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Bytes read from the source and bytes unpacked from them, of all layers of an image together.
+/// Bytes read from the source, bytes unpacked from them, and bytes written for the file systems made of those, of all
+/// layers of an image together.
 #[derive(Default)]
 struct Spent {
     packed: AtomicU64,
     unpacked: AtomicU64,
+    written: AtomicU64,
 }
+
+/// How a layer grows, in the words of errors.
+struct Growth {
+    whole: &'static str,
+    act: &'static str,
+}
+
+const UNPACKED: Growth = Growth { whole: "the uncompressed image", act: "unpack to" };
+const WRITTEN: Growth = Growth { whole: "the converted image", act: "become file systems of" };
 
 /// What all layers of an image share.
 struct Job<'a> {
@@ -95,6 +108,8 @@ struct Job<'a> {
     /// Bytes of all layers as they are packed.
     packed: u64,
     spent: Spent,
+    /// Set once a layer has failed.
+    stop: &'a AtomicBool,
     progress: &'a dyn Progress,
 }
 
@@ -116,11 +131,26 @@ impl Job<'_> {
             Entry::Damaged => self.progress.report(Event::LayerDamaged { layer }),
             Entry::Absent => {}
         }
+        let made = self.make(spec, &held);
+        if made.is_err() && !self.store.layer_path(layer, "img").exists() {
+            // Who waits for the lock makes a new file of it. The error that there is says more than another.
+            let _ = held.remove();
+        }
+        made
+    }
+
+    /// Converts a layer into the store. The caller holds the entry's lock.
+    fn make(&self, spec: &LayerSpec, held: &EntryLock) -> Result<StoredLayer, RegistryError> {
         let image = self.store.temporary()?;
         let converted = self.convert(spec, image.as_file())?;
-        let stored = layers::insert(self.store, layer, image, converted, &held)?;
-        self.progress.report(Event::LayerStored { layer });
+        let stored = layers::insert(self.store, spec.diff_id, image, converted, held)?;
+        self.progress.report(Event::LayerStored { layer: spec.diff_id });
         Ok(stored)
+    }
+
+    /// Ends work for an image that has failed.
+    fn go_on(&self) -> Result<(), RegistryError> {
+        if self.stop.load(Ordering::Relaxed) { Err(RegistryError::Stopped) } else { Ok(()) }
     }
 
     /// Runs the three stages.
@@ -132,7 +162,7 @@ impl Job<'_> {
         thread::scope(|scope| {
             let feeding = scope.spawn(|| self.feed(spec, source, to_unpack));
             let unpacking = scope.spawn(|| self.unpack(spec, packed, to_convert));
-            let converted = write_layer(spec.diff_id, tar, image, self.limits.layer_bytes);
+            let converted = self.write_layer(spec, tar, image);
             // Joined from the back: each stage ends once the one behind it is gone.
             let unpacked = unpacking.join().unwrap_or(Err(RegistryError::Worker { doing: "unpacking a layer" }));
             let fed = feeding.join().unwrap_or(Err(RegistryError::Worker { doing: "fetching a layer" }));
@@ -152,10 +182,11 @@ impl Job<'_> {
         let what = spec.blob.map_or_else(|| format!("layer {}", spec.diff_id), |blob| format!("blob {blob}"));
         let (mut hasher, mut count, mut wanted, mut left) = (Hasher::new(), 0_u64, true, DRAIN_BYTES);
         loop {
+            self.go_on()?;
             let mut chunk = out.buffer();
-            let read = fill(&mut *source, &mut chunk).map_err(|error| {
-                unwrap_io(error, |error| RegistryError::Unreachable { url: what.clone(), reason: error.to_string() })
-            })?;
+            // Sources that are not on this machine say themselves what is wrong.
+            let read = fill(&mut *source, &mut chunk)
+                .map_err(|error| unwrap_io(error, |source| RegistryError::Read { what: what.clone(), source }))?;
             if read == 0 {
                 break;
             }
@@ -195,7 +226,7 @@ impl Job<'_> {
         let mut total = 0;
         let within_limits = |read| {
             total += read;
-            self.check_growth(layer, total, read).map_err(io::Error::other)
+            self.check_layer(layer, total, read).map_err(io::Error::other)
         };
         pump(&mut unpacker, &out, within_limits).map_err(|error| unwrap_io(error, failed))?;
         out.finish();
@@ -207,45 +238,65 @@ impl Job<'_> {
         if spec.size > self.packed / 2 { GZIP_THREADS } else { 1 }
     }
 
-    /// Refuses a layer or an image that grows too large, in all or for its packed size.
-    fn check_growth(&self, layer: Digest, total: u64, more: u64) -> Result<(), RegistryError> {
+    /// Refuses a layer whose tar grows too large, by itself or with those before it.
+    fn check_layer(&self, layer: Digest, total: u64, more: u64) -> Result<(), RegistryError> {
+        self.go_on()?;
+        let limit = self.limits.layer_bytes;
+        if total > limit {
+            return Err(RegistryError::TooLarge { what: format!("uncompressed layer {layer}"), limit });
+        }
+        self.check_growth(layer, &UNPACKED, &self.spent.unpacked, more)
+    }
+
+    /// Refuses an image that grows too large, in all or for its packed size.
+    fn check_growth(&self, layer: Digest, of: &Growth, spent: &AtomicU64, more: u64) -> Result<(), RegistryError> {
         let limits = self.limits;
-        let unpacked = self.spent.unpacked.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        let grown = spent.fetch_add(more, Ordering::Relaxed).saturating_add(more);
         let packed = self.spent.packed.load(Ordering::Relaxed);
-        let too_large = |what: String, limit| Err(RegistryError::TooLarge { what, limit });
-        if total > limits.layer_bytes {
-            return too_large(format!("uncompressed layer {layer}"), limits.layer_bytes);
+        if grown > limits.image_bytes {
+            return Err(RegistryError::TooLarge { what: of.whole.to_owned(), limit: limits.image_bytes });
         }
-        if unpacked > limits.image_bytes {
-            return too_large("the uncompressed image".to_owned(), limits.image_bytes);
-        }
-        if unpacked > limits.free_bytes && unpacked > packed.saturating_mul(limits.ratio) {
+        if grown > limits.free_bytes && grown > packed.saturating_mul(limits.ratio) {
             let what = format!(
-                "a decompression bomb? layer {layer} and those before it unpack to {} times their size, which",
-                limits.ratio
+                "a decompression bomb? layer {layer} and those before it {} {} times their size, which",
+                of.act, limits.ratio
             );
-            return too_large(what, limits.free_bytes);
+            return Err(RegistryError::TooLarge { what, limit: limits.free_bytes });
         }
         Ok(())
     }
-}
 
-/// Third stage: hashes the tar and makes the image of it.
-fn write_layer(
-    diff_id: Digest,
-    tar: PipeReader,
-    image: &std::fs::File,
-    limit: u64,
-) -> Result<Converted, RegistryError> {
-    let mut tar = HashingReader { inner: tar, hasher: Hasher::new(), count: 0 };
-    let root =
-        write_image(&mut tar, image, limit).map_err(|source| RegistryError::Convert { layer: diff_id, source })?;
-    // The converter stops at the tar's end mark; the diff ID covers what follows, too.
-    io::copy(&mut tar, &mut io::sink())
-        .map_err(|error| RegistryError::Unpack { layer: diff_id, reason: error.to_string() })?;
-    let HashingReader { hasher, count, .. } = tar;
-    diff_id.check_found("the uncompressed layer", hasher.finish())?;
-    Ok(Converted { root, tar_bytes: count })
+    /// Third stage: hashes the tar and makes the image of it.
+    fn write_layer(&self, spec: &LayerSpec, tar: PipeReader, file: &std::fs::File) -> Result<Converted, RegistryError> {
+        let layer = spec.diff_id;
+        let mut tar = HashingReader { inner: tar, hasher: Hasher::new(), count: 0 };
+        let meter = |more| self.check_growth(layer, &WRITTEN, &self.spent.written, more).map_err(io::Error::other);
+        let failed = |error| RegistryError::Convert { layer, source: Box::new(error) };
+        let root =
+            write_image(&mut tar, &MeteredImage { file, meter: &meter }, &self.conversion(spec)).map_err(|error| {
+                match error {
+                    LayerError::Sink(error) => unwrap_io(error, |error| failed(LayerError::Sink(error))),
+                    other => failed(other),
+                }
+            })?;
+        // The converter stops at the tar's end mark; the diff ID covers what follows, too.
+        io::copy(&mut tar, &mut io::sink())
+            .map_err(|error| RegistryError::Unpack { layer, reason: error.to_string() })?;
+        let HashingReader { hasher, count, .. } = tar;
+        layer.check_found("the uncompressed layer", hasher.finish())?;
+        Ok(Converted { root, tar_bytes: count })
+    }
+
+    /// What a layer of this packed size may become.
+    fn conversion(&self, spec: &LayerSpec) -> caveau_layer::Limits {
+        let (limits, defaults) = (self.limits, caveau_layer::Limits::default());
+        let names = limits.free_names.saturating_add(spec.size / limits.name_bytes.max(1));
+        caveau_layer::Limits {
+            image_bytes: limits.layer_bytes.min(defaults.image_bytes),
+            entries: names.min(defaults.entries),
+            ..defaults
+        }
+    }
 }
 
 struct HashingReader {

@@ -8,8 +8,8 @@
 //! archives that try to reach outside themselves, downgrades from HTTPS, and logins to servers it was not told to
 //! trust.
 //!
-//! The way of a layer, in one pass and three threads: fetch and hash the blob | unpack | hash the tar, write the ext4
-//! image and its hash tree. The parts: [`Store`] keeps layers by diff ID and images by name; a source (registry,
+//! The way of a layer, in one pass: fetch and hash the blob | unpack | hash the tar, write the ext4 image and its hash
+//! tree. Each stage has a thread of its own; unpacking gzip and hashing blocks have more. The parts: [`Store`] keeps layers by diff ID and images by name; a source (registry,
 //! layout, archive) says what an image is made of and opens its blobs; [`resolve`] brings them together.
 
 mod convert;
@@ -31,6 +31,8 @@ mod resolve;
 mod source;
 mod store;
 
+#[doc(hidden)]
+pub use caveau_gunzip::GunzipReader;
 pub use convert::FileImage;
 pub use document::fetch_document;
 pub use error::RegistryError;

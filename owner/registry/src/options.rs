@@ -93,7 +93,8 @@ impl Default for Retry {
 /// Bounds on what an image may cost.
 ///
 /// An image may unpack to `free_bytes` however well it is compressed; what goes beyond must not be more than `ratio`
-/// times the compressed bytes read so far. gzip reaches at most a ratio of 1032, zstd any, real layers 2 to 10.
+/// times the compressed bytes read so far. gzip reaches at most a ratio of 1032, zstd any, real layers 2 to 10. The same
+/// holds for what is written to disk when layers become file systems: a short tar can name long paths and sparse files.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of one compressed layer.
@@ -106,6 +107,11 @@ pub struct Limits {
     pub free_bytes: u64,
     /// Uncompressed bytes for each compressed byte, beyond `free_bytes`.
     pub ratio: u64,
+    /// Names that a layer may have whatever its compressed size: each takes memory while the layer is converted, and up
+    /// to 8 KiB of disk.
+    pub free_names: u64,
+    /// Compressed bytes for each name beyond `free_names`. An entry of a real layer takes 10 and more.
+    pub name_bytes: u64,
     /// Entries of an outer archive.
     pub archive_entries: usize,
 }
@@ -118,6 +124,8 @@ impl Default for Limits {
             image_bytes: 256 << 30,
             free_bytes: 8 << 30,
             ratio: 200,
+            free_names: 65_536,
+            name_bytes: 4,
             archive_entries: 100_000,
         }
     }
