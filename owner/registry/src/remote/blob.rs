@@ -1,12 +1,13 @@
 //! A blob that keeps coming although the connection breaks.
 
 use std::io::{self, Read};
+use std::time::Duration;
 
 use caveau_oci::Digest;
 use ureq::http::StatusCode;
 use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 
-use super::http::{Session, header, shown};
+use super::http::{Failure, Session, header, shown};
 use crate::RegistryError;
 
 /// Reads a blob of a known size, asking for the rest of it (RFC 9110 section 14, Range) whenever it breaks off.
@@ -28,12 +29,16 @@ impl<'s, 'a> BlobReader<'s, 'a> {
         let path = format!("blobs/{digest}");
         let mut reader =
             Self { session, path, url: String::new(), size, at: 0, failures: 0, body: Box::new(io::empty()) };
-        reader.request()?;
+        match reader.request() {
+            Ok(()) => {}
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Passing(error, wanted)) => reader.resume(error, wanted)?,
+        }
         Ok(reader)
     }
 
-    /// Asks for what is still missing.
-    fn request(&mut self) -> Result<(), RegistryError> {
+    /// Asks for what is still missing, once.
+    fn request(&mut self) -> Result<(), Failure> {
         let (url, response) = self.session.blob(&self.path, self.at)?;
         self.url = shown(&url);
         let protocol = |reason: String| RegistryError::Protocol { url: shown(&url), reason };
@@ -42,12 +47,17 @@ impl<'s, 'a> BlobReader<'s, 'a> {
         if partial && self.at > 0 {
             let range = header(&response, CONTENT_RANGE.as_str()).unwrap_or_default();
             if !range.starts_with(&format!("bytes {}-", self.at)) {
-                return Err(protocol(format!("asked for the bytes from {} on, it sends {range:?}", self.at)));
+                return Err(Failure::Final(protocol(format!(
+                    "asked for the bytes from {} on, it sends {range:?}",
+                    self.at
+                ))));
             }
         } else if partial {
-            return Err(protocol("it sends a part of the blob without having been asked to".to_owned()));
+            return Err(Failure::Final(protocol(
+                "it sends a part of the blob without having been asked to".to_owned(),
+            )));
         } else if let Some(found) = length.filter(|length| *length != self.size) {
-            return Err(RegistryError::WrongSize { what: self.url.clone(), expected: self.size, found });
+            return Err(RegistryError::WrongSize { what: self.url.clone(), expected: self.size, found }.into());
         }
         let mut body = response.into_body().into_reader();
         if !partial && self.at > 0 {
@@ -55,21 +65,23 @@ impl<'s, 'a> BlobReader<'s, 'a> {
             let skipped = io::copy(&mut body.by_ref().take(self.at), &mut io::sink());
             if skipped.as_ref().ok() != Some(&self.at) {
                 let reason = skipped.err().map_or_else(|| "it broke off".to_owned(), |error| error.to_string());
-                return Err(RegistryError::Unreachable { url: self.url.clone(), reason });
+                return Err(Failure::Passing(RegistryError::Unreachable { url: self.url.clone(), reason }, None));
             }
         }
         self.body = Box::new(body);
         Ok(())
     }
 
-    /// Waits and asks again, or gives up.
-    fn resume(&mut self, reason: String) -> Result<(), RegistryError> {
-        self.failures += 1;
-        let error = RegistryError::Unreachable { url: self.url.clone(), reason };
-        self.session.pause(self.failures, error, None)?;
-        match self.request() {
-            Err(RegistryError::Unreachable { reason, .. }) => self.resume(reason),
-            other => other,
+    /// Waits and asks again until there is an answer, or gives up. `wanted` is the pause that the server asked for.
+    fn resume(&mut self, mut error: RegistryError, mut wanted: Option<Duration>) -> Result<(), RegistryError> {
+        loop {
+            self.failures += 1;
+            self.session.pause(self.failures, error, wanted)?;
+            match self.request() {
+                Ok(()) => return Ok(()),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Passing(next, pause)) => (error, wanted) = (next, pause),
+            }
         }
     }
 }
@@ -90,9 +102,12 @@ impl Read for BlobReader<'_, '_> {
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // All is there, however the connection ended; there is nothing that could be asked for.
+                Err(_) if self.at == self.size => return Ok(0),
                 Err(error) => error.to_string(),
             };
-            self.resume(reason).map_err(io::Error::other)?;
+            let error = RegistryError::Unreachable { url: self.url.clone(), reason };
+            self.resume(error, None).map_err(io::Error::other)?;
         }
     }
 }

@@ -3,8 +3,8 @@
 //! - Plain HTTP and unverified TLS only to hosts that may be insecure: loopback ones and those that the user named. That
 //!   holds for every URL: a redirect or a token server elsewhere must use verified HTTPS.
 //! - A login is sent to the registry and its token server, never along a redirect to another host.
-//! - Only GET (and one POST for tokens), so everything may be tried again: refused and broken connections, time-outs,
-//!   408, 429 and 5xx, with pauses that double.
+//! - Only GET (and one POST for tokens), so everything may be tried again: broken connections, time-outs, 408, 429 and 5xx,
+//!   with pauses that double. Where nobody is (a refused connection, a name that is unknown), that is said at once.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -124,11 +124,11 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// A large blob from the byte `from` on; its URL is given back for errors.
-    pub(super) fn blob(&self, path: &str, from: u64) -> Result<(String, Response<Body>), RegistryError> {
+    /// A large blob from the byte `from` on, asked for once; its URL is given back for errors.
+    pub(super) fn blob(&self, path: &str, from: u64) -> Result<(String, Response<Body>), Failure> {
         let range = format!("bytes={from}-");
         let headers = [(RANGE.as_str(), range.as_str())];
-        self.with_retries(|| self.once(path, if from > 0 { &headers } else { &[] }))
+        self.once(path, if from > 0 { &headers } else { &[] })
     }
 
     /// Does `attempt` until it works, fails for good, or has failed too often.
@@ -216,7 +216,7 @@ impl<'a> Session<'a> {
 
     /// The client for `url`, by proxy and by whether certificates are verified.
     fn agent(&self, url: &str) -> Result<Agent, RegistryError> {
-        let protocol = |reason: &str| RegistryError::Protocol { url: url.to_owned(), reason: reason.to_owned() };
+        let protocol = |reason: &str| RegistryError::Protocol { url: shown(url), reason: reason.to_owned() };
         let uri: Uri = url.parse().map_err(|_| protocol("it is not a valid URL"))?;
         let authority = uri.authority().ok_or_else(|| protocol("it names no host"))?;
         let insecure = self.may_be_insecure(authority.as_str());
