@@ -164,6 +164,11 @@ impl<R: BufRead> Read for ZstdFrames<R> {
                 return Ok(count);
             }
             self.in_frame = false;
+            // A frame need not have a checksum (RFC 8878, section 3.1.1).
+            let expected = self.decoder.get_checksum_from_data();
+            if expected.is_some() && expected != self.decoder.get_calculated_checksum() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "broken zstd: the content's checksum is wrong"));
+            }
         }
     }
 }
@@ -217,6 +222,21 @@ mod tests {
             assert!(unpack(&[&packed[..], b"junk after the end"].concat()).is_err());
         }
         assert!(unpack(&[0x5a, 0x2a, 0x4d, 0x18, 200, 0, 0, 0, 1]).is_err());
+    }
+
+    #[test]
+    fn checksums_are_compared() {
+        let content: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        for packed in [gzip(&content), zstd(&content)] {
+            assert!(unpack(&packed).is_ok());
+            // In gzip, the length comes after the checksum.
+            for at in [packed.len() - 8, packed.len() - 4, packed.len() - 1] {
+                let mut damaged = packed.clone();
+                damaged[at] ^= 1;
+                let error = unpack(&damaged);
+                assert!(error.is_err() || at == packed.len() - 8 && packed[0] == 0x28, "{at} of {}", packed.len());
+            }
+        }
     }
 
     #[test]
