@@ -49,6 +49,8 @@ fn record_path(store: &Store, reference: &str, platform: &str) -> PathBuf {
 /// Keeps what was resolved: documents first, then the record that names them.
 pub(crate) fn remember(store: &Store, reference: &str, platform: &Platform, plan: &Plan) -> Result<(), RegistryError> {
     let config = Digest::of(&plan.config_bytes);
+    // Documents that were there before must not go before the record names them.
+    let _guard = store.documents_guard(false)?;
     for (digest, content) in
         plan.manifest_digest.iter().zip(&plan.manifest).chain(std::iter::once((&config, &plan.config_bytes)))
     {

@@ -12,6 +12,9 @@ use crate::error::At;
 use crate::lock::{EntryLock, flock_now};
 use crate::{ImageSource, RegistryError, Store, images};
 
+/// Digits of a short image ID.
+const SHORT_ID: usize = 12;
+
 /// An image that the store knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageEntry {
@@ -68,11 +71,12 @@ impl Store {
 
     /// Forgets the image `name` on every platform and deletes the layers that no other image has.
     ///
-    /// `name` is a reference (short names as usual), a local source as it was given to `resolve`, or the digest of a
-    /// manifest or configuration.
+    /// `name` is a reference (short names as usual), a local source as it was given to `resolve`, the digest of a
+    /// manifest or configuration, or, where none of these fits, the first 12 or more digits of an image ID.
     ///
     /// # Errors
-    /// [`RegistryError::NoSuchImage`] if nothing has that name.
+    /// [`RegistryError::NoSuchImage`] if nothing has that name, [`RegistryError::SeveralImages`] for digits that several
+    /// IDs begin with.
     pub fn remove(&self, name: &str) -> Result<Removed, RegistryError> {
         let full = Reference::parse(name).ok().map(|reference| reference.to_string());
         let local = ImageSource::parse(name).ok().map(|source| stored_name(&source));
@@ -81,7 +85,13 @@ impl Store {
             [Some(name), full.as_deref(), local.as_deref()].contains(&Some(record.reference.as_str()))
                 || (digest.is_some() && (digest == record.manifest || digest == Some(record.config)))
         };
-        let (meant, others): (Vec<_>, Vec<_>) = images::all(self)?.into_iter().partition(|(_, r)| is_meant(r));
+        let records = images::all(self)?;
+        let digest_of_id = match records.iter().any(|(_, record)| is_meant(record)) {
+            true => None,
+            false => config_by_id(name, &records)?,
+        };
+        let is_meant = |record: &images::Record| is_meant(record) || digest_of_id == Some(record.config);
+        let (meant, others): (Vec<_>, Vec<_>) = records.into_iter().partition(|(_, record)| is_meant(record));
         if meant.is_empty() {
             return Err(RegistryError::NoSuchImage { name: name.to_owned() });
         }
@@ -163,6 +173,7 @@ impl Store {
     /// Deletes manifests and configurations that no image has.
     fn delete_documents(&self, removed: &mut Removed) -> Result<(), RegistryError> {
         let dir = self.blobs_dir();
+        let _guard = self.documents_guard(true)?;
         let there: Vec<PathBuf> = fs::read_dir(&dir)
             .at("list", &dir)?
             .map(|entry| entry.map(|entry| entry.path()).at("list", &dir))
@@ -193,6 +204,19 @@ pub(crate) fn stored_name(source: &ImageSource) -> String {
             .unwrap_or_else(|_| image.path.clone());
     }
     source.to_string()
+}
+
+/// The configuration whose ID begins with these digits, as `caveau image ls` shows them.
+fn config_by_id(id: &str, records: &[(PathBuf, images::Record)]) -> Result<Option<Digest>, RegistryError> {
+    if id.len() < SHORT_ID || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(None);
+    }
+    let ids: BTreeSet<Digest> =
+        records.iter().map(|(_, record)| record.config).filter(|config| config.hex().starts_with(id)).collect();
+    if ids.len() > 1 {
+        return Err(RegistryError::SeveralImages { id: id.to_owned() });
+    }
+    Ok(ids.into_iter().next())
 }
 
 fn layers_of(record: &images::Record) -> impl Iterator<Item = Digest> + '_ {

@@ -44,11 +44,11 @@ pub fn resolve(
             (plan, Box::new(layout))
         }
         ImageSource::OciArchive(image) => {
-            let (plan, layout) = open_oci_archive(image, &name, options)?;
+            let (plan, layout) = open_oci_archive(image, &name, store, options)?;
             (plan, Box::new(layout))
         }
         ImageSource::DockerArchive(image) => {
-            let (plan, archive) = open_docker_archive(image, &name, options)?;
+            let (plan, archive) = open_docker_archive(image, &name, store, options)?;
             (plan, Box::new(archive))
         }
     };

@@ -100,6 +100,22 @@ impl Store {
         Ok(file)
     }
 
+    /// A new file that never has a name, for what is needed only as long as it is open.
+    pub(crate) fn nameless(&self) -> Result<File, RegistryError> {
+        let dir = self.tmp_dir();
+        tempfile::tempfile_in(&dir).at("create a file in", &dir)
+    }
+
+    /// Holds off who removes documents that no image has, while documents and the record that names them are written; or,
+    /// `alone`, everybody else.
+    pub(crate) fn documents_guard(&self, alone: bool) -> Result<File, RegistryError> {
+        let path = self.root.join("blobs.lock");
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).at("open", &path)?;
+        let operation = if alone { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
+        flock(&file, operation).at("lock", &path)?;
+        Ok(file)
+    }
+
     /// Writes `content` to `path` so that there is either all of it or what was there before.
     pub(crate) fn write(&self, path: &Path, content: &[u8]) -> Result<(), RegistryError> {
         let mut file = self.temporary()?;
@@ -166,6 +182,23 @@ mod tests {
         fs::write(&orphan, "x").unwrap();
         Store::open(dir.path()).unwrap();
         assert!(alive.path().exists() && !orphan.exists());
+    }
+
+    #[test]
+    fn documents_stay_while_the_record_that_names_them_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let document = store.blobs_dir().join("document");
+        fs::write(&document, "x").unwrap();
+        let guard = store.documents_guard(false).unwrap();
+        std::thread::scope(|scope| {
+            let pruning = scope.spawn(|| store.prune(false).unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(document.exists());
+            drop(guard);
+            pruning.join().unwrap();
+        });
+        assert!(!document.exists());
     }
 
     #[test]

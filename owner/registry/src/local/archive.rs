@@ -11,21 +11,28 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use caveau_oci::shown;
 use tar::Header;
 
 use crate::error::At;
 use crate::inflate::{GZIP_THREADS, Unpacker};
-use crate::{Limits, RegistryError};
+use crate::{Limits, RegistryError, Store};
 
 const BLOCK: u64 = 512;
-/// Bytes of an extension header (a long name, PAX records): Linux's longest path is 4096 bytes.
+/// Bytes of an extension header (a long name, PAX records).
 const MAX_EXTENSION: u64 = 64 << 10;
+/// Bytes of a name: Linux's longest path.
+const MAX_NAME: usize = 4096;
+/// Bytes of all names, which are kept in memory.
+const MAX_NAMES: usize = 32 << 20;
 
 /// An archive and what is in it.
 pub(crate) struct Archive {
     path: PathBuf,
     file: File,
     entries: BTreeMap<String, Entry>,
+    /// Bytes of the names in `entries`.
+    names: usize,
 }
 
 /// One name in an archive.
@@ -49,13 +56,13 @@ struct Extension {
 }
 
 impl Archive {
-    /// Opens the archive at `path` and indexes it. A compressed one is unpacked to a nameless file first.
-    pub(crate) fn open(path: &Path, limits: &Limits) -> Result<Self, RegistryError> {
+    /// Opens the archive at `path` and indexes it. A compressed one is unpacked to a nameless file in the store first.
+    pub(crate) fn open(path: &Path, store: &Store, limits: &Limits) -> Result<Self, RegistryError> {
         let file = open_regular(path)?;
         let input = BufReader::new(file.try_clone().at("open", path)?);
         let unpacker = Unpacker::new(input, GZIP_THREADS).at("read", path)?;
-        let file = if unpacker.is_packed() { unpack(unpacker, path, &file, limits)? } else { file };
-        let mut archive = Self { path: path.to_owned(), file, entries: BTreeMap::new() };
+        let file = if unpacker.is_packed() { unpack(unpacker, path, &file, store, limits)? } else { file };
+        let mut archive = Self { path: path.to_owned(), file, entries: BTreeMap::new(), names: 0 };
         archive.index(limits)?;
         Ok(archive)
     }
@@ -74,7 +81,7 @@ impl Archive {
     pub(crate) fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
         let (offset, size) = self.locate(name)?;
         if size > limit {
-            return Err(RegistryError::TooLarge { what: format!("{name} in {}", self.path.display()), limit });
+            return Err(RegistryError::TooLarge { what: format!("{} in {}", shown(name), self.path.display()), limit });
         }
         let mut content = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
         self.file.read_exact_at(&mut content, offset).at("read", &self.path)?;
@@ -85,9 +92,9 @@ impl Archive {
     pub(crate) fn locate(&self, name: &str) -> Result<(u64, u64), RegistryError> {
         match self.entries.get(name) {
             Some(Entry::File { offset, size }) => Ok((*offset, *size)),
-            Some(Entry::Link(_)) => Err(self.refused(format!("{name} is a link where a file is needed"))),
-            Some(Entry::Directory) => Err(self.refused(format!("{name} is a folder where a file is needed"))),
-            None => Err(self.refused(format!("there is no file {name}"))),
+            Some(Entry::Link(_)) => Err(self.refused(format!("{} is a link where a file is needed", shown(name)))),
+            Some(Entry::Directory) => Err(self.refused(format!("{} is a folder where a file is needed", shown(name)))),
+            None => Err(self.refused(format!("there is no file {}", shown(name)))),
         }
     }
 
@@ -175,6 +182,9 @@ impl Archive {
             return Ok(());
         }
         let text = |bytes: &[u8]| {
+            if bytes.len() > MAX_NAME {
+                return Err(self.refused(format!("a name has {} bytes, more than {MAX_NAME}", bytes.len())));
+            }
             let text = String::from_utf8(bytes.to_vec());
             text.map_err(|_| self.refused("a name is not UTF-8".to_owned()))
         };
@@ -223,6 +233,10 @@ impl Archive {
         if path.is_empty() {
             return Ok(());
         }
+        self.names += path.len() + if let Entry::Link(target) = &entry { target.len() } else { 0 };
+        if self.names > MAX_NAMES {
+            return Err(self.refused(format!("its names have more than {MAX_NAMES} bytes in all")));
+        }
         let folder = entry == Entry::Directory;
         match self.entries.insert(path, entry) {
             Some(before) if !(folder && before == Entry::Directory) => {
@@ -259,11 +273,6 @@ fn join(path: &str, target: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// As much of a hostile name as an error should show.
-fn shown(name: &str) -> String {
-    format!("{:?}", name.chars().take(200).collect::<String>())
-}
-
 /// Opens a regular file for reading; anything else (a pipe, a device) is an error and not waited for.
 pub(super) fn open_regular(path: &Path) -> Result<File, RegistryError> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -276,10 +285,16 @@ pub(super) fn open_regular(path: &Path) -> Result<File, RegistryError> {
 }
 
 /// Unpacks a compressed archive to a nameless temporary file, within the limits for images.
-fn unpack(unpacker: impl Read, path: &Path, packed: &File, limits: &Limits) -> Result<File, RegistryError> {
+fn unpack(
+    unpacker: impl Read,
+    path: &Path,
+    packed: &File,
+    store: &Store,
+    limits: &Limits,
+) -> Result<File, RegistryError> {
     let size = packed.metadata().at("read", path)?.len();
     let limit = limits.free_bytes.max(size.saturating_mul(limits.ratio)).min(limits.image_bytes);
-    let mut file = tempfile::tempfile().at("make a temporary file for", path)?;
+    let mut file = store.nameless()?;
     let written = io::copy(&mut unpacker.take(limit + 1), &mut file).at("unpack", path)?;
     if written > limit {
         return Err(RegistryError::TooLarge { what: format!("unpacked archive {}", path.display()), limit });

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use caveau_oci::{
-    ArchiveImage, Digest, Document, ImageConfig, OciError, limits, parse_archive_manifest, parse_document,
-    parse_layout_index,
+    ArchiveImage, Digest, Document, ImageConfig, Index, OciError, limits, parse_archive_manifest, parse_document,
+    parse_layout_index, shown,
 };
 
 use super::archive::Archive;
 use super::oci::blob_name;
 use crate::plan::{LayerSource, LayerSpec, Place, Plan, check_count};
-use crate::{LocalImage, Options, RegistryError};
+use crate::{LocalImage, Options, RegistryError, Store};
+
+/// Bytes of a media type: registered ones have at most 127 on each side of the slash (RFC 6838, section 4.2).
+const MAX_MEDIA_TYPE: usize = 255;
 
 /// A Docker archive whose image was chosen.
 pub(crate) struct DockerArchive(Archive);
@@ -29,9 +32,10 @@ impl LayerSource for DockerArchive {
 pub(crate) fn open_docker_archive(
     image: &LocalImage,
     name: &str,
+    store: &Store,
     options: &Options,
 ) -> Result<(Plan, DockerArchive), RegistryError> {
-    let archive = Archive::open(&image.path, &options.limits)?;
+    let archive = Archive::open(&image.path, store, &options.limits)?;
     if !archive.has("manifest.json") {
         let hint = if archive.has("oci-layout") { "; it is an OCI archive: use oci-archive:" } else { "" };
         return Err(archive.refused(format!("it has no manifest.json{hint}")));
@@ -53,21 +57,13 @@ impl Manifests {
         if !archive.has("index.json") {
             return Ok(Self(found));
         }
-        let mut entries = parse_layout_index(&archive.read("index.json", limits::MAX_DOCUMENT_BYTES)?)?.manifests;
-        let mut budget = limits::MAX_INDEX_ENTRIES;
-        // One that is named many times is read once.
-        let mut seen = BTreeSet::new();
-        while let Some(entry) = entries.pop() {
-            budget =
-                budget.checked_sub(1).ok_or_else(|| archive.refused("its index has too many entries".to_owned()))?;
-            // `docker save` may name images whose content it did not save.
-            if !archive.has(&blob_name(entry.digest)) || !seen.insert(entry.digest) {
-                continue;
-            }
-            let bytes = read_manifest(archive, entry.digest)?;
-            match parse_document(&bytes, Some(&entry.media_type)) {
-                Ok(Document::Index(index)) => entries.extend(index.manifests),
-                Ok(Document::Manifest(manifest)) => found.push((entry.digest, manifest.config.digest)),
+        let mut waiting = Waiting::default();
+        waiting.add(archive, parse_layout_index(&archive.read("index.json", limits::MAX_DOCUMENT_BYTES)?)?)?;
+        while let Some((digest, media_type)) = waiting.entries.pop() {
+            let bytes = read_manifest(archive, digest)?;
+            match parse_document(&bytes, Some(&media_type)) {
+                Ok(Document::Index(index)) => waiting.add(archive, index)?,
+                Ok(Document::Manifest(manifest)) => found.push((digest, manifest.config.digest)),
                 // Attestations and other artifacts stand beside images.
                 Err(OciError::Unsupported { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -79,6 +75,30 @@ impl Manifests {
     /// The manifest of the image with this configuration.
     fn of_config(&self, config: Digest) -> Option<Digest> {
         self.0.iter().find(|(_, of)| *of == config).map(|(manifest, _)| *manifest)
+    }
+}
+
+/// Entries of indexes that are still to be read, by digest and media type; nothing else of them is kept.
+#[derive(Default)]
+struct Waiting {
+    entries: Vec<(Digest, String)>,
+    /// One that is named many times is read once.
+    seen: BTreeSet<Digest>,
+}
+
+impl Waiting {
+    fn add(&mut self, archive: &Archive, index: Index) -> Result<(), RegistryError> {
+        for entry in index.manifests {
+            // `docker save` may name images whose content it did not save. A long media type is none of an image.
+            let is_there = entry.media_type.len() <= MAX_MEDIA_TYPE && archive.has(&blob_name(entry.digest));
+            if is_there && self.seen.insert(entry.digest) {
+                self.entries.push((entry.digest, entry.media_type));
+            }
+            if self.seen.len() > limits::MAX_INDEX_ENTRIES {
+                return Err(archive.refused("its index has too many entries".to_owned()));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -96,7 +116,8 @@ fn choose(
     manifests: &Manifests,
     wanted: &LocalImage,
 ) -> Result<ArchiveImage, RegistryError> {
-    let names: Vec<String> = images.iter().flat_map(|image| image.repo_tags.iter().take(4).cloned()).take(32).collect();
+    let names: Vec<String> =
+        images.iter().flat_map(|image| image.repo_tags.iter().take(4).map(|tag| shown(tag))).take(32).collect();
     let mut found = Vec::new();
     let mut configs = BTreeMap::new();
     for image in images {
@@ -144,7 +165,7 @@ fn plan(archive: &Archive, image: &ArchiveImage, manifests: &Manifests, name: &s
     let config_bytes = archive.read(&image.config, limits::MAX_CONFIG_BYTES)?;
     let config_digest = Digest::of(&config_bytes);
     if let Some(named) = named_digest(&image.config) {
-        named.check_found(&format!("{} in {}", image.config, archive.path().display()), config_digest)?;
+        named.check_found(&format!("{} in {}", shown(&image.config), archive.path().display()), config_digest)?;
     }
     let config = ImageConfig::parse(&config_bytes)?;
     check_count(name, config.diff_ids.len(), image.layers.len())?;

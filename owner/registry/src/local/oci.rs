@@ -1,5 +1,6 @@
 //! OCI image layouts, as folders and as archives.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use caveau_oci::{
 use super::archive::{Archive, open_regular};
 use crate::error::At;
 use crate::plan::{LayerSource, LayerSpec, Plan};
-use crate::{Limits, LocalImage, Options, RegistryError};
+use crate::{Limits, LocalImage, Options, RegistryError, Store};
 
 /// Bytes that the marker file may have.
 const MAX_MARKER_BYTES: u64 = 4096;
@@ -85,14 +86,15 @@ pub(crate) fn open_oci_layout(
 pub(crate) fn open_oci_archive(
     image: &LocalImage,
     name: &str,
+    store: &Store,
     options: &Options,
 ) -> Result<(Plan, Layout), RegistryError> {
-    let files = open_archive(&image.path, &options.limits)?;
+    let files = open_archive(&image.path, store, &options.limits)?;
     Ok((plan(&files, image, name, options)?, Layout(Box::new(files))))
 }
 
-fn open_archive(path: &Path, limits: &Limits) -> Result<Archive, RegistryError> {
-    let archive = Archive::open(path, limits)?;
+fn open_archive(path: &Path, store: &Store, limits: &Limits) -> Result<Archive, RegistryError> {
+    let archive = Archive::open(path, store, limits)?;
     if archive.has("oci-layout") && archive.has("index.json") {
         return Ok(archive);
     }
@@ -104,11 +106,15 @@ fn open_archive(path: &Path, limits: &Limits) -> Result<Archive, RegistryError> 
 fn plan(files: &dyn LayoutFiles, image: &LocalImage, name: &str, options: &Options) -> Result<Plan, RegistryError> {
     check_layout_marker(&files.read("oci-layout", MAX_MARKER_BYTES)?)?;
     let index = parse_layout_index(&files.read("index.json", limits::MAX_DOCUMENT_BYTES)?)?;
-    let mut chosen = select_named(&index, image.name.as_deref(), image.digest)?;
+    let mut chosen = match (select_named(&index, image.name.as_deref(), image.digest), image.digest) {
+        (Ok(chosen), _) => chosen,
+        (Err(missing), Some(digest)) if image.name.is_none() => by_digest(files, digest).ok_or(missing)?,
+        (Err(missing), _) => return Err(missing.into()),
+    };
     for _ in 0..limits::MAX_INDEX_DEPTH {
         let entry = choose(&chosen, image, options)?;
         let bytes = read_blob(files, entry, limits::MAX_DOCUMENT_BYTES)?;
-        match parse_document(&bytes, Some(&entry.media_type))? {
+        match parse_document(&bytes, Some(entry.media_type.as_str()).filter(|named| !named.is_empty()))? {
             Document::Index(nested) => chosen = nested,
             Document::Manifest(manifest) => {
                 let config = read_blob(files, &manifest.config, limits::MAX_CONFIG_BYTES)?;
@@ -117,6 +123,13 @@ fn plan(files: &dyn LayoutFiles, image: &LocalImage, name: &str, options: &Optio
         }
     }
     Err(RegistryError::Inconsistent { image: name.to_owned(), reason: "its indexes are nested too deep".to_owned() })
+}
+
+/// The document of this digest, as if the layout's index named it: it may be an entry of an index that is nested.
+fn by_digest(files: &dyn LayoutFiles, digest: Digest) -> Option<Index> {
+    let size = files.read(&blob_name(digest), limits::MAX_DOCUMENT_BYTES).ok()?.len() as u64;
+    let (media_type, annotations) = (String::new(), BTreeMap::new());
+    Some(Index { manifests: vec![Descriptor { media_type, digest, size, platform: None, annotations }] })
 }
 
 /// The entry for the platform. An entry chosen by its own digest, or alone under its name, needs to name none.

@@ -191,6 +191,35 @@ fn a_packed_archive_is_held_against_the_limits_too() {
     place.resolve(&source).unwrap();
 }
 
+/// A tar of a kilobyte may name paths and sparse files that take gigabytes.
+#[test]
+fn tars_that_are_short_and_file_systems_that_are_large_are_refused() {
+    use tar::EntryType as Kind;
+    let place = Place::new();
+    let source = format!("oci:{}", place.path("layout").display());
+    let refused = |tar: Vec<u8>, limits: Limits, words: &[&str]| {
+        Parts::new(&[tar]).write_layout(&place.path("layout"), "v1");
+        assert_refused(place.resolve_with(&source, &Options { limits, ..options() }), words);
+        place.assert_nothing_left();
+        fs::remove_dir_all(place.path("layout")).unwrap();
+    };
+    let deep = format!("path={}f\n", "d/".repeat(100_000));
+    let deep = format!("{} {deep}", deep.len() + 7);
+    let tar = [entry("pax", Kind::XHeader, "", deep.as_bytes()), entry("f", Kind::Regular, "", b""), vec![0; 1024]];
+    refused(tar.concat(), Limits::default(), &["more than the 66058 names that are allowed"]);
+
+    let record = |text: &str| format!("{} {text}\n", text.len() + 4);
+    let map = ["GNU.sparse.major=0", "GNU.sparse.minor=1", "GNU.sparse.numblocks=0", "GNU.sparse.size=1073741824"];
+    let map = map.map(record).concat();
+    let tar = [entry("pax", Kind::XHeader, "", map.as_bytes()), entry("f", Kind::Regular, "", b""), vec![0; 1024]];
+    let tight = Limits { free_bytes: 1 << 20, ..Limits::default() };
+    refused(tar.concat(), tight, &["become file systems of 200 times their size", "limit of 1048576 bytes"]);
+    let tight = Limits { image_bytes: 1 << 20, ..Limits::default() };
+    refused(tar.concat(), tight, &["the converted image is more than the limit of 1048576 bytes"]);
+    Parts::new(&[tar.concat()]).write_layout(&place.path("layout"), "v1");
+    place.resolve(&source).unwrap();
+}
+
 /// One entry with a name that tools would not write.
 fn entry(name: &str, kind: tar::EntryType, target: &str, content: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
@@ -216,6 +245,11 @@ fn hostile_outer_archives_are_refused() {
     let dots = entry("././@LongLink", Kind::GNULongName, "", b"x/../../y\0");
     let pax_dots = entry("pax", Kind::XHeader, "", b"20 path=../escape-x\n");
     let pax_size = entry("pax", Kind::XHeader, "", b"28 size=9999999999999999999\n");
+    let many_names = (0..9000).map(|number| {
+        let name = format!("{number}/{}\0", "n".repeat(4000));
+        [entry("././@LongLink", Kind::GNULongName, "", name.as_bytes()), entry("n", Kind::Regular, "", b"")].concat()
+    });
+    let many_names = many_names.collect::<Vec<_>>().concat();
     let mut damaged = docker.clone();
     damaged[100] ^= 1;
     let cases: Vec<(Vec<u8>, &str)> = vec![
@@ -235,6 +269,9 @@ fn hostile_outer_archives_are_refused() {
         (entry("0//layer.tar", Kind::Regular, "", b""), "is in it twice"),
         (entry("manifest.json", Kind::Directory, "", b""), "is in it twice"),
         (long, "extension header has 100000 bytes"),
+        (entry("././@LongLink", Kind::GNULongName, "", &[b'a'; 5000]), "a name has 5000 bytes, more than 4096"),
+        (many_names, "names have more than 33554432 bytes in all"),
+        (entry("a\u{1b}[2J/../x", Kind::Regular, "", b"x"), "a\\u{1b}[2J/../x leads out"),
         ([pax_size, entry("y", Kind::Regular, "", b"x")].concat(), "cut off"),
     ];
     let source = format!("docker-archive:{}", place.path("x.tar").display());
@@ -301,6 +338,57 @@ fn a_manifest_named_a_thousand_times_is_read_once() {
     assert!(peak_kib < 2 << 20, "{peak_kib} KiB were in use");
 }
 
+/// Indexes that name thousands of indexes must not pile up.
+#[test]
+fn the_entries_of_nested_indexes_are_bounded_together() {
+    let place = Place::new();
+    let mut files = Parts::small().docker_files("demo:v1");
+    let blob = |digest: Digest| format!("blobs/sha256/{}", digest.hex());
+    let entry = |digest: Digest| {
+        json!({"mediaType": "application/vnd.oci.image.index.v1+json",
+        "digest": digest, "size": 1})
+    };
+    let named = |numbers: std::ops::Range<u32>| numbers.map(|number| Digest::of(&number.to_le_bytes()));
+    files.extend(named(0..6000).map(|digest| (blob(digest), Vec::new())));
+    let inner = json!({"schemaVersion": 2, "manifests": named(0..3000).map(entry).collect::<Vec<_>>()});
+    let inner = serde_json::to_vec(&inner).unwrap();
+    files.push((blob(Digest::of(&inner)), inner.clone()));
+    let all = named(3000..6000).chain([Digest::of(&inner)]).map(entry).collect::<Vec<_>>();
+    let index = json!({"schemaVersion": 2, "manifests": all});
+    files.push(("index.json".to_owned(), serde_json::to_vec(&index).unwrap()));
+    fs::write(place.path("x.tar"), archive(&files)).unwrap();
+    let source = format!("docker-archive:{}", place.path("x.tar").display());
+    assert_refused(place.resolve(&source), &["its index has too many entries"]);
+}
+
+#[test]
+fn what_documents_say_does_not_reach_the_terminal() {
+    let place = Place::new();
+    let source = format!("docker-archive:{}", place.path("x.tar").display());
+    let mut files = Parts::small().docker_files("demo\u{1b}[2J");
+    fs::write(place.path("x.tar"), archive(&files)).unwrap();
+    assert_refused(place.resolve(&format!("{source}:other")), &["demo\\u{1b}[2J"]);
+    let text = String::from_utf8(files.pop().unwrap().1).unwrap();
+    files.push(("manifest.json".to_owned(), text.replace("0/layer.tar", "\\u001b[2J").into_bytes()));
+    fs::write(place.path("x.tar"), archive(&files)).unwrap();
+    assert_refused(place.resolve(&source), &["there is no file \\u{1b}[2J"]);
+    let mut parts = Parts::small();
+    parts.config["architecture"] = json!("\u{1b}[2J");
+    parts.write_layout(&place.path("layout"), "v1");
+    let result = place.resolve(&format!("oci:{}", place.path("layout").display()));
+    assert_refused(result, &["made for linux/\\u{1b}[2J, not"]);
+}
+
+#[test]
+fn a_packed_archive_is_unpacked_into_the_store() {
+    let place = Place::new();
+    fs::write(place.path("x.tar.gz"), gzip(&archive(&[]))).unwrap();
+    let source = format!("oci-archive:{}", place.path("x.tar.gz").display());
+    assert_refused(place.resolve(&source), &["holds no OCI image layout"]);
+    fs::remove_dir(place.store.root().join("tmp")).unwrap();
+    assert_refused(place.resolve(&source), &["failed to create a file in", "store/tmp"]);
+}
+
 #[test]
 fn paths_in_a_docker_manifest_stay_inside() {
     let place = Place::new();
@@ -362,4 +450,9 @@ fn an_index_in_a_layout_is_followed_by_platform() {
     let options = |text: &str| Options { platform: text.parse().unwrap(), ..options() };
     assert_eq!(diff_ids(&place.resolve_with(&source, &options("linux/arm64")).unwrap()).len(), 1);
     assert_refused(place.resolve_with(&source, &options("linux/riscv64")), &["linux/arm64, linux/amd64"]);
+    // By digest, also what the layout's own index does not name.
+    let by_digest = |digest: Digest| format!("oci:{}@{digest}", layout.display());
+    let manifest = Digest::of(&amd.manifest_bytes());
+    assert_eq!(place.resolve(&by_digest(manifest)).unwrap().manifest_digest, Some(manifest));
+    assert_refused(place.resolve(&by_digest(Digest::of(b"none"))), &["no image with digest", "multi"]);
 }

@@ -103,7 +103,7 @@ fn serve(connection: TcpStream, handler: &Handler, log: &Mutex<Vec<Request>>) ->
         for (name, value) in &reply.headers {
             head += &format!("{name}: {value}\r\n");
         }
-        if reply.headers.iter().all(|(name, _)| *name != "content-length") {
+        if reply.headers.iter().all(|(name, _)| !["content-length", "transfer-encoding"].contains(name)) {
             head += &format!("content-length: {}\r\n", reply.body.len());
         }
         writer.write_all(format!("{head}\r\n").as_bytes()).ok()?;

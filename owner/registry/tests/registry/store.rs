@@ -224,8 +224,18 @@ fn listing_removing_and_pruning() {
     drop(second);
     place.store.prune(true).unwrap();
     place.assert_nothing_left();
-    let locks = fs::read_dir(place.store.root().join("layers")).unwrap().count();
-    assert_eq!(locks, 0, "lock files were left behind");
+}
+
+#[test]
+fn an_image_is_removed_by_the_digits_that_are_listed() {
+    let place = Place::new();
+    let image = place.resolve(&layout(&place)).unwrap();
+    let id = image.config_digest.hex();
+    for other in [&id[..11], "000000000000", "0000000000zz"] {
+        assert_refused(place.store.remove(other), &["no image"]);
+    }
+    drop(image);
+    assert_eq!(place.store.remove(&id[..12]).unwrap().images, 1);
 }
 
 #[test]

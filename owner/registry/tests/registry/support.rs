@@ -52,6 +52,8 @@ impl Place {
     /// Fails unless the store is as it was before anything was fetched.
     pub(crate) fn assert_nothing_left(&self) {
         assert_eq!(self.files(), Vec::<String>::new(), "something was left behind");
+        let locks = fs::read_dir(self.store.root().join("layers")).unwrap().count();
+        assert_eq!(locks, 0, "lock files were left behind");
     }
 }
 

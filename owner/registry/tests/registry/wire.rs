@@ -106,6 +106,64 @@ fn a_download_that_breaks_off_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_download_that_ends_badly_after_its_last_byte_is_complete() {
+    let (place, parts) = (Place::new(), large());
+    let (copy, blob) = (parts.clone(), first_blob(&parts));
+    let server = Server::new(move |request| {
+        if request.headers.contains_key("range") {
+            return Reply::status(416);
+        }
+        let reply = honest(&copy, request);
+        if !request.target.contains(&blob) {
+            return reply;
+        }
+        // The chunk that says that there is no more never comes.
+        let body = [format!("{:x}\r\n", reply.body.len()).as_bytes(), &reply.body, b"\r\n"].concat();
+        let cut = Some(body.len());
+        Reply { body, cut, ..reply }.with("transfer-encoding", "chunked")
+    });
+    pull(&place, &server).unwrap();
+    assert_eq!(server.count(&first_blob(&parts)), 1);
+}
+
+#[test]
+fn one_layer_that_is_wrong_ends_the_others() {
+    let (place, parts) = (Place::new(), large());
+    let (copy, blob) = (parts.clone(), first_blob(&parts));
+    let server = Server::new(move |request| {
+        let mut reply = honest(&copy, request);
+        if request.target.contains(&blob) {
+            // A thousand bytes at a time, so that it takes two thousand requests.
+            reply.cut = Some(1000.min(reply.body.len()));
+        } else if request.target.contains("/blobs/") && reply.body.starts_with(&[0x28, 0xb5]) {
+            reply.body[9] ^= 1;
+        }
+        reply
+    });
+    assert_refused(pull(&place, &server), &["has digest"]);
+    let count = server.count(&first_blob(&parts));
+    assert!(count < 1500, "{count} requests");
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_download_is_given_up_after_as_many_attempts_as_any_request() {
+    let (place, parts) = (Place::new(), large());
+    let (copy, blob, asked) = (parts.clone(), first_blob(&parts), AtomicUsize::new(0));
+    let server = Server::new(move |request| {
+        if !request.target.contains(&blob) {
+            return honest(&copy, request);
+        }
+        match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => Reply { cut: Some(300_000), ..honest(&copy, request) },
+            _ => Reply::status(503),
+        }
+    });
+    assert_refused(pull(&place, &server), &["status 503"]);
+    assert_eq!(server.count(&first_blob(&parts)), options().retry.attempts as usize);
+}
+
+#[test]
 fn a_server_without_ranges_begins_anew() {
     let (place, parts) = (Place::new(), large());
     let (copy, blob, breaks) = (parts.clone(), first_blob(&parts), AtomicUsize::new(0));
