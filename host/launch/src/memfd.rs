@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{FlockOperation, MemfdFlags, Mode, OFlags, SealFlags};
 
 /// Bytes in a memfd that has all its seals (memfd_create(2), F_ADD_SEALS).
 #[derive(Debug)]
@@ -112,13 +112,15 @@ impl AsRawFd for SealedFile {
     }
 }
 
-/// A layer's file, opened for reading; a symbolic link in its last part is refused.
+/// A layer's file, opened for reading; a symbolic link in its last part is refused. It is locked (flock, shared) as long as
+/// anybody holds the descriptor, so that the store's `rm` and `prune` pass over it.
 ///
 /// # Errors
-/// What the kernel says, or that it is no regular file.
+/// What the kernel says, that it is no regular file, or that it is being removed.
 pub(crate) fn open_layer(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = rustix::fs::open(path, flags, Mode::empty())?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)?;
     let stat = rustix::fs::fstat(&file)?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
@@ -178,6 +180,22 @@ mod tests {
         std::os::unix::fs::symlink(&good, &link).unwrap();
         assert!(open_layer(&link).is_err());
         assert!(open_layer(folder.path()).is_err());
+    }
+
+    #[test]
+    fn layers_are_in_use_while_they_are_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("layer");
+        std::fs::write(&path, [0; 1024]).unwrap();
+        let removing = File::open(&path).unwrap();
+        let remove = || rustix::fs::flock(&removing, FlockOperation::NonBlockingLockExclusive);
+        let layer = open_layer(&path).unwrap();
+        let also = open_layer(&path).unwrap();
+        drop(layer);
+        assert!(remove().is_err());
+        drop(also);
+        remove().unwrap();
+        assert!(open_layer(&path).is_err());
     }
 
     #[test]
