@@ -36,9 +36,13 @@ fn replayed_edited_and_borrowed_evidence() {
         verify(&edited, NONCE)
     };
     // Characters of base64: of the version, of MEASUREMENT, of REPORT_ID_MA, of the signature's r, of what is reserved.
-    for (at, code) in
-        [(4, "version"), (200, "signature"), (500, "signature"), (900, "signature"), (report.len() - 8, "reserved")]
-    {
+    for (at, code) in [
+        (4, "version"),
+        (200, "report-signature"),
+        (500, "report-signature"),
+        (900, "report-signature"),
+        (report.len() - 8, "reserved-nonzero-0x49a"),
+    ] {
         let mut characters: Vec<char> = report.chars().collect();
         characters[at] = if characters[at] == 'A' { 'B' } else { 'A' };
         is_refused(forge("report", &characters.into_iter().collect::<String>()), code);

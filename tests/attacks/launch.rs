@@ -96,9 +96,7 @@ fn a_policy_that_allows_everything() {
         let rules: String = points.iter().map(|point| format!("{point} := {{\"allowed\": true}}\n")).collect();
         plan.policy = format!("package policy\napi_version := \"0.10.0\"\nframework_version := \"0.2.3\"\n{rules}");
     });
-    // Whether that group runs is its own policy's business; for the honest policy's owner it is another group.
-    match started {
-        Ok(group) => is_found_out(judged(&host, group.folder().name().as_str(), "1"), "policy"),
-        Err(error) => assert!(error.to_string().contains("denied") || error.to_string().contains("policy"), "{error}"),
-    }
+    // It runs, by its own policy; for the honest policy's owner it is another group.
+    let group = started.expect("it starts: the lie is for the verifier to find");
+    is_found_out(judged(&host, group.folder().name().as_str(), "1"), "policy");
 }

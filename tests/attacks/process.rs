@@ -36,7 +36,7 @@ fn another_value_of_a_variable() {
 fn one_variable_more_that_loads_a_library() {
     let Some(host) = Hostile::new() else { return };
     host.is_denied("create_container", "env", &["LD_PRELOAD"], |plan| {
-        create(plan).process.env.push("LD_PRELOAD=/data/evil.so".into())
+        create(plan).process.env.push("LD_PRELOAD=/data/evil.so".into());
     });
 }
 
@@ -44,7 +44,7 @@ fn one_variable_more_that_loads_a_library() {
 fn a_required_variable_left_out() {
     let Some(host) = Hostile::new() else { return };
     host.is_denied("create_container", "env", &["KIND"], |plan| {
-        create(plan).process.env.retain(|variable| !variable.starts_with("KIND="))
+        create(plan).process.env.retain(|variable| !variable.starts_with("KIND="));
     });
 }
 
@@ -72,7 +72,7 @@ fn a_mount_over_the_programs() {
 fn a_mount_with_other_options() {
     let Some(host) = Hostile::new() else { return };
     host.is_denied("create_container", "mounts", &["/data", "size=1g"], |plan| {
-        create(plan).tmpfs[0].options = vec!["exec".into(), "size=1g".into()]
+        create(plan).tmpfs[0].options = vec!["exec".into(), "size=1g".into()];
     });
 }
 

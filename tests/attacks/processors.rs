@@ -115,7 +115,11 @@ fn firmware_that_can_be_rolled_back_and_a_guest_that_can_be_debugged() {
 #[test]
 fn a_report_that_the_host_asked_for() {
     let Some(host) = Hostile::new() else { return };
-    assert!(host.start_on("host-requested", |_| ()).is_err());
+    let refused = host.start_on("host-requested", |_| ()).expect_err("the guest does not go on").to_string();
+    assert!(
+        refused.contains("the report answers another request: its REPORT_DATA is not the one asked for"),
+        "{refused}"
+    );
 }
 
 /// A program that is ended with the test.

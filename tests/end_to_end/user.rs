@@ -102,7 +102,7 @@ fn serve_and_prove(user: &User) {
     let policy = user.caveau(&[&["policy", "generate"][..], &options].concat()).success().stdout;
     let publish = format!("{port}:80");
     user.caveau(&[&["run", "-d", "--name", "web", "-p", &publish][..], &options].concat()).success();
-    assert!(http_get(port, "/").expect("nginx answers").contains("<html"));
+    assert!(http_get(port, "/").expect("nginx answers").contains("Hello from nginx"));
     eventually(|| {
         let logs = user.caveau(&["logs", "web"]);
         anyhow::ensure!(logs.stdout.contains("GET /"), "{}", logs.stdout);

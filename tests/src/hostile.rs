@@ -4,7 +4,6 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
-    time::Duration,
 };
 
 use caveau_launch::{Group, LaunchPlan, StartError, StateRoot, start_with};
@@ -160,14 +159,4 @@ impl Hostile {
 pub fn group(caveau: &Caveau, name: &str) -> Group {
     let root = StateRoot::at(&caveau.state()).expect("a state folder");
     Group::open(&root, &name.parse().expect("a name")).expect("the group")
-}
-
-/// Waits until a group has ended by itself, and gives its status in words.
-///
-/// # Panics
-/// Where it does not end.
-#[must_use]
-pub fn ended(group: &Group) -> String {
-    group.wait_down(Duration::from_secs(120)).expect("the group ends");
-    group.status().expect("a status").0.to_string()
 }
