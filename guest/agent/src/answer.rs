@@ -28,6 +28,11 @@ pub(crate) fn invalid(message: impl Into<String>) -> AgentError {
     AgentError { kind: ErrorKind::Invalid, message: message.into(), denial: None }
 }
 
+/// Too much at once: nothing was done, and it may be asked for again.
+pub(crate) fn busy(message: String) -> AgentError {
+    AgentError { kind: ErrorKind::Busy, message, denial: None }
+}
+
 /// The guest failed at something that was allowed.
 pub(crate) fn failed(act: &str, error: &(dyn std::error::Error + 'static)) -> AgentError {
     AgentError { kind: ErrorKind::Failed, message: format!("failed to {act}: {}", chain(error)), denial: None }

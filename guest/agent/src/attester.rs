@@ -6,7 +6,10 @@ use caveau_protocol::{AgentError, AgentReply, Nonce, Report};
 use caveau_snp::binding::{Use, report_data};
 use caveau_tee::{Tee, TeeEvidence};
 
-use crate::answer::{Answer, chain, failed, invalid};
+use crate::{
+    answer::{Answer, chain, failed, invalid},
+    endorsements::host_certificates,
+};
 
 /// Where HOST_DATA lies in a report (SEV-SNP ABI specification, "ATTESTATION_REPORT").
 const HOST_DATA: std::ops::Range<usize> = 0xc0..0xe0;
@@ -24,15 +27,18 @@ impl Attester {
         Self { tee }
     }
 
-    /// Puts a policy in force only if its SHA-256 is the HOST_DATA of a report that nobody can have kept from before.
+    /// Puts a policy in force only if its SHA-256 is the HOST_DATA of a report that nobody can have kept from before. Gives
+    /// the certificates that came with that report too, where there were any.
     ///
     /// # Errors
     /// Where it is another policy, or one that cannot be enforced, or the TEE does not answer.
-    pub(crate) fn enforcer(&mut self, text: &str) -> Result<Enforcer, AgentError> {
-        let report = self.fresh_report()?.report;
-        let host_data = report.get(HOST_DATA).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    pub(crate) fn enforcer(&mut self, text: &str) -> Result<(Enforcer, Option<String>), AgentError> {
+        let evidence = self.fresh_report()?;
+        let host_data = evidence.report.get(HOST_DATA).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         let host_data = HostData::new(host_data.ok_or_else(|| invalid("the TEE's report is too short"))?);
-        Enforcer::new(text, &host_data).map_err(|error| invalid(format!("the policy is refused: {}", chain(&error))))
+        let enforcer = Enforcer::new(text, &host_data);
+        let enforcer = enforcer.map_err(|error| invalid(format!("the policy is refused: {}", chain(&error))))?;
+        Ok((enforcer, host_certificates(&evidence)))
     }
 
     /// A report over a challenger's nonce.
@@ -98,7 +104,7 @@ mod tests {
     }
 
     fn refusal(attester: &mut Attester, text: &str) -> String {
-        let error = attester.enforcer(text).unwrap_err();
+        let Err(error) = attester.enforcer(text) else { panic!("not refused") };
         assert_eq!(error.kind, ErrorKind::Invalid);
         error.message
     }
@@ -111,7 +117,8 @@ mod tests {
             let message = refusal(&mut attester, &other);
             assert!(message.contains(&digest.to_string()), "{message}");
         }
-        assert_eq!(attester.enforcer(POLICY).unwrap().policy().digest(), digest);
+        let (enforcer, certificates) = attester.enforcer(POLICY).unwrap();
+        assert_eq!((enforcer.policy().digest(), certificates), (digest, None));
         let asked = asked.lock().unwrap();
         assert_eq!(asked.len(), 4);
         assert!(asked.iter().all(|data| asked.iter().filter(|other| *other == data).count() == 1), "each is fresh");

@@ -14,17 +14,14 @@ use std::{
 };
 
 use caveau_protocol::{
-    AgentError, AgentReply, AgentRequest, Frame, MAX_BODY, MAX_CHUNK, ReplyEnvelope, RequestEnvelope, VERSION,
-    read_frame, write_frame,
+    AgentError, AgentReply, AgentRequest, Frame, KEPT_REQUESTS, MAX_BODY, MAX_CHUNK, MAX_OPEN_REQUESTS,
+    REQUESTS_OF_A_PROCESS, ReplyEnvelope, RequestEnvelope, VERSION, read_frame, write_frame,
 };
 
 use crate::{
-    answer::{Answer, Fatal, failed, fatal, invalid},
+    answer::{Answer, Fatal, busy, failed, fatal, invalid},
     live::Live,
 };
-
-/// Requests that may be open at once: enough for every stream of many processes, and bounded.
-const MAX_OPEN: usize = 128;
 
 /// Bytes that open requests may hold together: a policy, and input for every other request.
 const MAX_OPEN_BYTES: usize = 16 << 20;
@@ -35,9 +32,54 @@ const STACK: usize = 64 * 1024;
 /// What all threads share.
 struct Connection {
     writer: Mutex<File>,
-    /// Numbers of the requests that are not answered yet, and the bytes that each came with.
-    open: Mutex<BTreeMap<u64, usize>>,
+    /// Numbers of the requests that are not answered yet, and what each holds.
+    open: Mutex<BTreeMap<u64, Open>>,
     live: Arc<Live>,
+}
+
+/// What a request that is not answered yet holds.
+struct Open {
+    /// The bytes that it came with.
+    bytes: usize,
+    /// What it is for.
+    waits_for: WaitsFor,
+}
+
+/// What a request is for: none of the kinds may take all the room from one before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum WaitsFor {
+    /// A step, or news.
+    Guest,
+    /// A container's first process: whoever follows it must never be refused for what else runs.
+    First,
+    /// An executed process, or room for input.
+    Other,
+}
+
+impl WaitsFor {
+    fn of(request: &AgentRequest) -> Self {
+        match request {
+            AgentRequest::ReadOutput { process, .. } | AgentRequest::Wait { process, .. } => {
+                if process.exec.is_none() {
+                    Self::First
+                } else {
+                    Self::Other
+                }
+            }
+            AgentRequest::WriteInput { .. } => Self::Other,
+            _ => Self::Guest,
+        }
+    }
+
+    /// How many requests of this kind and those after it may be open where there are so many containers.
+    fn most(self, containers: usize) -> usize {
+        let of_processes = MAX_OPEN_REQUESTS.saturating_sub(KEPT_REQUESTS);
+        match self {
+            Self::Guest => MAX_OPEN_REQUESTS,
+            Self::First => of_processes,
+            Self::Other => of_processes.saturating_sub(containers.saturating_mul(REQUESTS_OF_A_PROCESS)),
+        }
+    }
 }
 
 /// A request on its way to the gate.
@@ -89,7 +131,7 @@ fn start_gate(
     connection: Arc<Connection>,
     ended: Arc<AtomicBool>,
 ) -> io::Result<SyncSender<Step>> {
-    let (sender, receiver) = sync_channel::<Step>(MAX_OPEN);
+    let (sender, receiver) = sync_channel::<Step>(MAX_OPEN_REQUESTS);
     // Rego documents and JSON are read by recursion, and the policy's by regorus: it gets the usual stack.
     thread::Builder::new().name("gate".into()).stack_size(2 << 20).spawn(move || {
         for Step { id, request, body } in receiver {
@@ -138,7 +180,7 @@ impl Connection {
         };
         let started = thread::Builder::new().name("wait".into()).stack_size(STACK).spawn(wait);
         if started.is_err() {
-            self.reply(id, Err(invalid("the guest cannot start more threads")));
+            self.reply(id, Err(busy("the guest cannot start more threads now".to_owned())));
         }
     }
 
@@ -155,17 +197,23 @@ impl Connection {
         if body > most {
             return Err(invalid(format!("a body of {body} bytes: this request has at most {most}")));
         }
+        let waits_for = WaitsFor::of(request);
+        let most = waits_for.most(self.live.containers());
         let mut open = lock(&self.open);
-        if open.len() >= MAX_OPEN {
-            return Err(invalid(format!("more than {MAX_OPEN} requests are open")));
-        }
         if id == 0 || open.contains_key(&id) {
             return Err(invalid(format!("invalid request number {id}: it must be above 0 and not in use")));
         }
-        if open.values().fold(size, |sum, bytes| sum.saturating_add(*bytes)) > MAX_OPEN_BYTES {
-            return Err(invalid(format!("open requests hold more than {MAX_OPEN_BYTES} bytes")));
+        let alike = open.values().filter(|open| open.waits_for >= waits_for).count();
+        if alike >= most || open.len() >= MAX_OPEN_REQUESTS {
+            return Err(busy(format!(
+                "{alike} requests of this kind are open, of {} in all: no more can be",
+                open.len()
+            )));
         }
-        open.insert(id, size);
+        if open.values().fold(size, |sum, open| sum.saturating_add(open.bytes)) > MAX_OPEN_BYTES {
+            return Err(busy(format!("open requests hold more than {MAX_OPEN_BYTES} bytes")));
+        }
+        open.insert(id, Open { bytes: size, waits_for });
         Ok(())
     }
 
@@ -239,6 +287,7 @@ mod tests {
     use caveau_protocol::{ContainerId, ErrorKind, ProcessId, Stream};
 
     use super::*;
+    use crate::live::tests::Running;
 
     /// Records steps in their order; a `Stats` waits until it is let go.
     struct Recorder {
@@ -268,11 +317,15 @@ mod tests {
 
     impl Host {
         fn new() -> Self {
+            Self::serving(Live::default())
+        }
+
+        fn serving(live: Live) -> Self {
             let (port, guest) = UnixStream::pair().unwrap();
             let ((seen_in, seen), (go, go_out)) = (channel(), channel());
             let guest = File::from(OwnedFd::from(guest));
             let recorder = Recorder { seen: seen_in, go: go_out };
-            let served = thread::spawn(move || serve(&guest, recorder, Arc::new(Live::default())).is_ok());
+            let served = thread::spawn(move || serve(&guest, recorder, Arc::new(live)).is_ok());
             Self { port, seen, go, served }
         }
 
@@ -286,9 +339,13 @@ mod tests {
         }
 
         fn refusal(&mut self) -> (u64, String) {
+            self.refusal_of(ErrorKind::Invalid)
+        }
+
+        fn refusal_of(&mut self, kind: ErrorKind) -> (u64, String) {
             let ReplyEnvelope { id, result, .. } = self.reply();
             let error = result.unwrap_err();
-            assert_eq!(error.kind, ErrorKind::Invalid);
+            assert_eq!(error.kind, kind);
             (id, error.message)
         }
     }
@@ -361,17 +418,45 @@ mod tests {
         let input = AgentRequest::WriteInput { process: ProcessId::init(container()) };
         host.send(3, input, &vec![0; MAX_CHUNK + 1]);
         assert!(host.refusal().1.contains("at most 65536"));
-        for id in 2..=MAX_OPEN as u64 {
+        for id in 2..=MAX_OPEN_REQUESTS as u64 {
             host.send(id, slow(), &[]);
         }
         host.send(1000, slow(), &[]);
-        let (id, message) = host.refusal();
-        assert!(id == 1000 && message.contains("more than 128"), "{message}");
-        for _ in 0..MAX_OPEN {
+        let (id, message) = host.refusal_of(ErrorKind::Busy);
+        assert!(id == 1000 && message.contains("of 128 in all"), "{message}");
+        for _ in 0..MAX_OPEN_REQUESTS {
             host.go.send(()).unwrap();
         }
-        for id in 1..=MAX_OPEN as u64 {
+        for id in 1..=MAX_OPEN_REQUESTS as u64 {
             assert_eq!(host.reply().id, id);
+        }
+    }
+
+    #[test]
+    fn executed_processes_leave_room_for_containers_and_these_for_steps() {
+        let first = ProcessId::init(container());
+        let live = Live::default();
+        live.insert(first.clone(), Arc::new(Running::default()));
+        let executed = ProcessId { container: container(), exec: Some(1) };
+        live.insert(executed.clone(), Arc::new(Running::default()));
+        let mut host = Host::serving(live);
+        let wait = |process: &ProcessId| AgentRequest::Wait { process: process.clone(), timeout_ms: 60_000 };
+        let others = (MAX_OPEN_REQUESTS - KEPT_REQUESTS - REQUESTS_OF_A_PROCESS) as u64;
+        for id in 1..=others {
+            host.send(id, wait(&executed), &[]);
+        }
+        host.send(1000, wait(&executed), &[]);
+        assert_eq!(host.refusal_of(ErrorKind::Busy).0, 1000);
+        host.send(1000, AgentRequest::WriteInput { process: first.clone() }, b"x");
+        assert_eq!(host.refusal_of(ErrorKind::Busy).0, 1000);
+        for id in 0..REQUESTS_OF_A_PROCESS as u64 {
+            host.send(200 + id, wait(&first), &[]);
+        }
+        host.send(1000, wait(&first), &[]);
+        assert_eq!(host.refusal_of(ErrorKind::Busy).0, 1000);
+        for id in 0..KEPT_REQUESTS as u64 {
+            host.send(300 + id, AgentRequest::Hello, &[]);
+            assert_eq!(host.reply().id, 300 + id);
         }
     }
 
@@ -385,7 +470,7 @@ mod tests {
             host.send(id, policy(), &body);
         }
         host.send(5, policy(), &body);
-        let (id, message) = host.refusal();
+        let (id, message) = host.refusal_of(ErrorKind::Busy);
         assert!(id == 5 && message.contains("16777216 bytes"), "{message}");
         host.send(6, AgentRequest::Hello, &[]);
         host.go.send(()).unwrap();

@@ -8,7 +8,7 @@ use caveau_protocol::{
     AgentError, AgentReply, ContainerId, ContainerStats, CreateContainer, Exec, Limits, ProcessId, ProcessSpec,
 };
 use caveau_runtime::{
-    Container, ContainerPlan, Ids, Process, ProcessPlan, Runtime, StdioKind, make_folder_in, resolve_user,
+    Container, ContainerPlan, Ids, Process, ProcessPlan, Runtime, StdioKind, make_file_in, make_folder_in, resolve_user,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -67,11 +67,7 @@ impl Containers {
         let maker = &mut self.runtime;
         let made = enforcer.carry_out(granted, |permit| {
             let permitted = permit.into_inner();
-            let kind = StdioKind {
-                attached: permitted.stdio && step.process.stdio,
-                input: step.process.stdin,
-                terminal: step.process.terminal,
-            };
+            let kind = streams(&step.process, permitted.stdio);
             let mut plan = plan(&step, permitted, ids, root, context)?;
             let files =
                 context.files(number, &plan.hostname).map_err(|error| failed("write the container's files", &error))?;
@@ -86,7 +82,7 @@ impl Containers {
             }
         });
         let (container, plan, files) = made?;
-        self.live.insert(ProcessId::init(step.container.clone()), container.init());
+        self.live.insert(ProcessId::init(step.container.clone()), Arc::new(container.init().watch()));
         let known = Known {
             container,
             root: root.to_owned(),
@@ -115,6 +111,9 @@ impl Containers {
         if known.executed.len() >= MAX_EXECUTED {
             return Err(invalid(format!("{MAX_EXECUTED} executed processes run in the container: no more can")));
         }
+        if !live.has_room(&step.container) {
+            return Err(invalid("too many executed processes have ended unheard: read their output and exits first"));
+        }
         let number = known.last_executed.checked_add(1).ok_or_else(|| invalid("too many processes were executed"))?;
         let process = &step.process;
         let ids = user(&known.root, &process.user)?;
@@ -134,14 +133,10 @@ impl Containers {
         let container = &mut known.container;
         let made = enforcer.carry_out(granted, |permit| {
             let permitted: ExecProcess = permit.into_inner();
-            let kind = StdioKind {
-                attached: permitted.stdio && process.stdio,
-                input: process.stdin,
-                terminal: process.terminal,
-            };
+            let kind = streams(process, permitted.stdio);
             let plan = ProcessPlan {
                 args: permitted.command,
-                env: environment(permitted.env, context, &ids, process.terminal),
+                env: environment(permitted.env, context, &ids, kind.terminal),
                 cwd: permitted.working_dir,
                 ids,
                 umask: UMASK.1,
@@ -153,7 +148,7 @@ impl Containers {
         });
         let made = made?;
         known.last_executed = number;
-        live.insert(ProcessId { container: step.container, exec: Some(number) }, &made);
+        live.insert(ProcessId { container: step.container, exec: Some(number) }, Arc::new(made.watch()));
         known.executed.insert(number, (made, asked.arg_list));
         Ok((AgentReply::Exec { exec: number }, Vec::new()))
     }
@@ -230,10 +225,21 @@ impl Containers {
     }
 }
 
-/// Makes a container, and its working directory where the image has none.
+/// Makes a container, and what its image has not: its working directory, and the files over which those that name it and its
+/// network are mounted. Those can be links to nowhere, which libcontainer does not follow.
 fn make(maker: &mut Runtime, plan: &ContainerPlan, kind: StdioKind) -> Result<Container, AgentError> {
     make_folder_in(&plan.root, &plan.process.cwd).map_err(|error| failed("make the working directory", &error))?;
+    for bind in plan.binds.iter().filter(|bind| bind.source.is_file()) {
+        make_file_in(&plan.root, &bind.destination)
+            .map_err(|error| failed(&format!("make a place for {}", bind.destination), &error))?;
+    }
     maker.create(plan, kind).map_err(|error| runtime(&error))
+}
+
+/// The streams of a process. Without anybody at its other end a terminal would be an error to write to: there is none then.
+fn streams(process: &ProcessSpec, permitted: bool) -> StdioKind {
+    let attached = permitted && process.stdio;
+    StdioKind { attached, input: process.stdin, terminal: process.terminal && attached }
 }
 
 /// The policy's question for a new container.
@@ -271,10 +277,11 @@ fn plan(
     root: &Path,
     context: &Context,
 ) -> Result<ContainerPlan, AgentError> {
+    let terminal = streams(&step.process, permitted.stdio).terminal;
     let plan = ContainerPlan {
         process: ProcessPlan {
             args: permitted.command,
-            env: environment(permitted.env, context, &ids, step.process.terminal),
+            env: environment(permitted.env, context, &ids, terminal),
             cwd: permitted.working_dir,
             ids,
             umask: UMASK.1,
@@ -283,7 +290,7 @@ fn plan(
             // Its digest was the policy's question.
             seccomp: step.seccomp.clone(),
         },
-        terminal: step.process.terminal,
+        terminal,
         hostname: step.hostname.clone(),
         root: root.to_owned(),
         read_only: permitted.read_only_root,

@@ -124,9 +124,10 @@ impl Gate {
             return Err(invalid("a policy is in force: it cannot be replaced"));
         }
         let text = String::from_utf8(body).map_err(|_| invalid("the policy is not UTF-8 text"))?;
-        let enforcer = self.attester.enforcer(&text)?;
+        let (enforcer, certificates) = self.attester.enforcer(&text)?;
+        let certificates = certificates.as_deref().or(host_certificates);
         let context =
-            Context::new(&text, host_certificates).map_err(|error| failed("write the security context", &error))?;
+            Context::new(&text, certificates).map_err(|error| failed("write the security context", &error))?;
         let digest = enforcer.policy().digest().to_string();
         self.in_force = Some(InForce { enforcer, context });
         Ok((AgentReply::Policy { digest }, Vec::new()))
@@ -170,19 +171,47 @@ impl Gate {
             MountScratch::Encrypted { lun } => (Some(self.mount_disk(*lun, &target, enforcer)?), request::Medium::Disk),
             MountScratch::Memory { .. } => (None, request::Medium::Memory),
         };
+        match self.mount_scratch_of(step, target, medium, disk.as_ref(), enforcer) {
+            Ok(scratch) => self.scratch = Some((scratch, disk)),
+            Err(error) => return Err(self.unmount_disk(disk, error, enforcer)),
+        }
+        done()
+    }
+
+    /// The second step.
+    fn mount_scratch_of(
+        &self,
+        step: &MountScratch,
+        target: String,
+        medium: request::Medium,
+        disk: Option<&EncryptedDisk>,
+        enforcer: &mut Enforcer,
+    ) -> Result<Scratch, AgentError> {
         let asked = request::ScratchMount { target, encrypted: true, medium };
         let granted = enforcer.scratch_mount(&asked).map_err(|denial| denied(&denial))?;
-        let source = match (&disk, step) {
+        let source = match (disk, step) {
             (Some(disk), _) => ScratchSource::Disk(disk),
             (None, MountScratch::Memory { bytes }) => ScratchSource::Memory { bytes: *bytes },
             (None, MountScratch::Encrypted { .. }) => return Err(invalid("there is no disk")),
         };
         let storage = &self.storage;
-        let scratch = enforcer
-            .carry_out(granted, |permit| storage.mount_scratch(permit, &source))
-            .map_err(|error| failed("make scratch space", &error))?;
-        self.scratch = Some((scratch, disk));
-        done()
+        let made = enforcer.carry_out(granted, |permit| storage.mount_scratch(permit, &source));
+        made.map_err(|error| failed("make scratch space", &error))
+    }
+
+    /// Takes the first step back where the second failed with `error`; gives what to tell.
+    fn unmount_disk(&self, disk: Option<EncryptedDisk>, error: AgentError, enforcer: &mut Enforcer) -> AgentError {
+        let Some(disk) = disk else { return error };
+        let asked = request::Unmount { unmount_target: disk.target().display().to_string() };
+        let storage = &self.storage;
+        let unmounted = enforcer.rw_unmount_device(&asked).map_err(|denial| denied(&denial)).and_then(|granted| {
+            let unmounted = enforcer.carry_out(granted, |permit| storage.unmount_disk(permit, &disk));
+            unmounted.map_err(|error| failed("unmount the disk", &error))
+        });
+        match unmounted {
+            Ok(()) => error,
+            Err(left) => AgentError { message: format!("{}; the disk stays mounted: {left}", error.message), ..error },
+        }
     }
 
     fn mount_disk(&self, lun: u16, target: &str, enforcer: &mut Enforcer) -> Result<EncryptedDisk, AgentError> {

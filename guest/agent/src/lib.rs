@@ -39,6 +39,7 @@ mod boot;
 mod connection;
 mod containers;
 mod context;
+mod endorsements;
 mod entropy;
 mod events;
 mod gate;
@@ -47,7 +48,7 @@ mod netlink;
 mod port;
 mod timeline;
 
-use std::{fs::File, process::ExitCode, sync::Arc};
+use std::{fs::File, io::Write as _, process::ExitCode, sync::Arc};
 
 use caveau_protocol::AgentRequest;
 use caveau_runtime::Reaper;
@@ -64,6 +65,8 @@ use crate::{
 /// The life of PID 1: boots, serves the host until it goes away or asks for the end, and switches the VM off.
 #[must_use]
 pub fn run() -> ExitCode {
+    // Whoever reads the console sees that the kernel is through. Where nobody can, nothing is lost.
+    let _ = writeln!(std::io::stdout(), "caveau-agent {}", env!("CARGO_PKG_VERSION"));
     if let Err(error) = boot_and_serve(Timeline::begin()) {
         // The console is the last thing that somebody may read.
         eprintln!("caveau-agent: {}", answer::chain(&*error));
@@ -77,6 +80,7 @@ fn boot_and_serve(mut timeline: Timeline) -> Result<(), Fatal> {
     timeline.done("open the TEE");
     let storage = Storage::open()?;
     timeline.done("look for disks");
+    caveau_runtime::bound_containers()?;
     let port = port::open(caveau_protocol::AGENT_PORT)?;
     let live = Arc::new(Live::default());
     let notified = Arc::clone(&live);
@@ -110,7 +114,7 @@ fn power_off() -> ExitCode {
     if rustix::process::getpid().as_raw_nonzero().get() != 1 {
         return ExitCode::FAILURE;
     }
-    rustix::fs::sync();
+    // Nothing is synced: what is not on the scratch disk yet nobody could ever read, for its key ends here.
     // A reset ends the VM, for QEMU is told to start none again; to power off takes tables of the host.
     // Nothing can be told to anybody where it fails: the first process ends, the kernel panics, the VM ends.
     let _ = reboot(RebootCommand::Restart);

@@ -4,12 +4,12 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd as _, BorrowedFd},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use caveau_protocol::{AgentReply, ContainerId, EventKind, Exit, MAX_CHUNK, Output, ProcessId, Stream};
-use caveau_runtime::{Process, Watch};
+use caveau_runtime::{ExitStatus, Stdio, Watch};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -26,41 +26,109 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// How long input may wait for room before the host is told how much was taken.
 const INPUT: Duration = Duration::from_secs(10);
 
-/// Ended processes of one container, its first not counted, whose streams and exits are kept for a host that comes late.
-const KEPT_ENDED: usize = 32;
+/// Ended processes of one container, its first not counted, whose exits are kept although the host has heard all of them.
+const KEPT_HEARD: usize = 32;
+
+/// Ended processes of one container that the host may leave unheard: each holds what it wrote.
+const MAX_UNHEARD: usize = 512;
+
+/// What there is to see of a process.
+pub(crate) trait Seen: std::fmt::Debug + Send + Sync {
+    /// Its streams.
+    fn stdio(&self) -> &Stdio;
+
+    /// How it ended, if it has.
+    fn exit(&self) -> Option<ExitStatus>;
+
+    /// Whether it was killed for want of memory.
+    fn out_of_memory(&self) -> bool;
+}
+
+impl Seen for Watch {
+    fn stdio(&self) -> &Stdio {
+        self.stdio()
+    }
+
+    fn exit(&self) -> Option<ExitStatus> {
+        self.exit()
+    }
+
+    fn out_of_memory(&self) -> bool {
+        self.out_of_memory()
+    }
+}
 
 /// A process that somebody may wait for.
 #[derive(Clone, Debug)]
 struct Watched {
-    watch: Watch,
+    watch: Arc<dyn Seen>,
     announced: bool,
+    heard: Heard,
+}
+
+/// What the host has heard of a process.
+#[derive(Clone, Copy, Debug, Default)]
+struct Heard {
+    output: bool,
+    error: bool,
+    exit: bool,
+}
+
+impl Watched {
+    /// Whether the host has heard all there ever will be: then nothing is lost where the process is forgotten.
+    fn is_heard(&self) -> bool {
+        let stdio = self.watch.stdio();
+        self.heard.exit
+            && (self.heard.output || stdio.output().is_none())
+            && (self.heard.error || stdio.error().is_none())
+    }
 }
 
 /// All processes since their start, until their container is deleted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Live {
     processes: Mutex<BTreeMap<ProcessId, Watched>>,
     ended: Condvar,
+    /// How long input may wait for room.
+    patience: Duration,
     /// What happened.
     pub(crate) events: Events,
 }
 
+impl Default for Live {
+    fn default() -> Self {
+        Self { processes: Mutex::default(), ended: Condvar::new(), patience: INPUT, events: Events::default() }
+    }
+}
+
 impl Live {
-    /// A process was made. Of those that ended in its container the oldest are forgotten, with what they wrote: a container
-    /// in which something is executed every second must not fill the guest.
-    pub(crate) fn insert(&self, id: ProcessId, process: &Process) {
+    /// A process was made. Of those in its container that have ended, and of which the host has heard everything, the
+    /// oldest are forgotten: a container in which something is executed every second must not fill the guest.
+    pub(crate) fn insert(&self, id: ProcessId, watch: Arc<dyn Seen>) {
         let mut processes = self.lock();
-        let ended = processes.iter().filter(|(other, process)| {
-            other.container == id.container && other.exec.is_some() && process.watch.exit().is_some()
-        });
-        let ended: Vec<ProcessId> = ended.map(|(other, _)| other.clone()).collect();
-        for oldest in ended.iter().take((ended.len().saturating_add(1)).saturating_sub(KEPT_ENDED)) {
+        let executed = processes.iter().filter(|(other, _)| other.container == id.container && other.exec.is_some());
+        let heard: Vec<ProcessId> =
+            executed.filter(|(_, process)| process.is_heard()).map(|(other, _)| other.clone()).collect();
+        for oldest in heard.iter().take((heard.len().saturating_add(1)).saturating_sub(KEPT_HEARD)) {
             processes.remove(oldest);
         }
-        processes.insert(id, Watched { watch: process.watch(), announced: false });
+        processes.insert(id, Watched { watch, announced: false, heard: Heard::default() });
         drop(processes);
         // It may have ended before it was known here.
         self.exited();
+    }
+
+    /// Whether one more process may be executed in a container: not where the host leaves unheard what so many wrote.
+    pub(crate) fn has_room(&self, container: &ContainerId) -> bool {
+        let processes = self.lock();
+        let executed = processes.iter().filter(|(id, _)| id.container == *container && id.exec.is_some());
+        let unheard = executed.filter(|(_, process)| process.watch.exit().is_some() && !process.is_heard());
+        unheard.count() < MAX_UNHEARD
+    }
+
+    /// How many containers there are.
+    pub(crate) fn containers(&self) -> usize {
+        self.lock().keys().filter(|id| id.exec.is_none()).count()
     }
 
     /// A container and all its processes are gone.
@@ -98,7 +166,14 @@ impl Live {
         let count =
             read_within(source, &mut bytes, limit.min(LONGEST)).map_err(|error| failed("read output", &error))?;
         bytes.truncate(count.unwrap_or(0));
-        Ok((AgentReply::Output(Output { eof: count == Some(0) }), bytes))
+        let eof = count == Some(0);
+        if eof {
+            self.hear(id, |heard| match stream {
+                Stream::Stdout => heard.output = true,
+                Stream::Stderr => heard.error = true,
+            });
+        }
+        Ok((AgentReply::Output(Output { eof }), bytes))
     }
 
     /// Hands input to a process, as much as it takes within a while.
@@ -107,7 +182,7 @@ impl Live {
         if bytes.len() > MAX_CHUNK {
             return Err(invalid(format!("input of {} bytes: send at most {MAX_CHUNK}", bytes.len())));
         }
-        let end = Instant::now().checked_add(INPUT);
+        let end = Instant::now().checked_add(self.patience);
         let mut written = 0usize;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             match process.watch.stdio().write_input(rest) {
@@ -145,14 +220,21 @@ impl Live {
         let end = Instant::now().checked_add(limit.min(LONGEST)).ok_or_else(|| invalid("the time is too long"))?;
         let mut processes = self.lock();
         loop {
-            let process = processes.get(id).ok_or_else(|| unknown(id))?;
+            let process = processes.get_mut(id).ok_or_else(|| unknown(id))?;
             if let Some(status) = process.watch.exit() {
+                process.heard.exit = true;
                 let exit = Exit { code: status.code, out_of_memory: process.watch.out_of_memory() };
                 return Ok((AgentReply::Exit(Some(exit)), Vec::new()));
             }
             let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
             let Some(left) = left else { return Ok((AgentReply::Exit(None), Vec::new())) };
             processes = self.ended.wait_timeout(processes, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn hear(&self, id: &ProcessId, note: impl FnOnce(&mut Heard)) {
+        if let Some(process) = self.lock().get_mut(id) {
+            note(&mut process.heard);
         }
     }
 
@@ -197,5 +279,167 @@ fn wait_for(descriptor: BorrowedFd<'_>, what: PollFlags, limit: Duration) -> io:
     match poll(&mut [PollFd::from_borrowed_fd(descriptor, what)], Some(&limit)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::{io::Write as _, os::fd::OwnedFd, sync::OnceLock};
+
+    use caveau_protocol::ErrorKind;
+    use caveau_runtime::{Ids, StdioKind};
+
+    use super::*;
+
+    /// A process that is not there: its streams, and an end when the test says so.
+    #[derive(Debug, Default)]
+    pub(crate) struct Running {
+        stdio: Stdio,
+        exit: OnceLock<ExitStatus>,
+    }
+
+    impl Seen for Running {
+        fn stdio(&self) -> &Stdio {
+            &self.stdio
+        }
+
+        fn exit(&self) -> Option<ExitStatus> {
+            self.exit.get().copied()
+        }
+
+        fn out_of_memory(&self) -> bool {
+            false
+        }
+    }
+
+    impl Running {
+        /// With pipes: itself, and its own ends.
+        fn attached() -> (Arc<Self>, [OwnedFd; 3]) {
+            let user = rustix::process::getuid().as_raw();
+            let ids = Ids { uid: user, gid: rustix::process::getgid().as_raw(), ..Ids::default() };
+            let kind = StdioKind { attached: true, input: true, terminal: false };
+            let (stdio, ends) = Stdio::new(kind, &ids).unwrap();
+            (Arc::new(Self { stdio, exit: OnceLock::new() }), ends)
+        }
+
+        fn end(&self, live: &Live, code: u8) {
+            self.exit.set(ExitStatus { code, signaled: false }).unwrap();
+            live.exited();
+        }
+    }
+
+    const SHORT: Duration = Duration::from_millis(1);
+
+    fn container() -> ContainerId {
+        ContainerId::from_bytes([7; 32])
+    }
+
+    fn executed(number: u32) -> ProcessId {
+        ProcessId { container: container(), exec: Some(number) }
+    }
+
+    fn output(live: &Live, id: &ProcessId, stream: Stream) -> Result<(Vec<u8>, bool), ErrorKind> {
+        match live.read(id, stream, 100, SHORT) {
+            Ok((AgentReply::Output(output), bytes)) => Ok((bytes, output.eof)),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.kind),
+        }
+    }
+
+    /// One that has written `text` and ended.
+    fn ended(live: &Live, number: u32, text: &str) {
+        let (process, ends) = Running::attached();
+        std::fs::File::from(ends.map(Some)[1].take().unwrap()).write_all(text.as_bytes()).unwrap();
+        live.insert(executed(number), process.clone());
+        process.end(live, 3);
+    }
+
+    #[test]
+    fn what_an_ended_process_wrote_is_kept_until_it_is_read() {
+        let live = Live::default();
+        for number in 0..2 * KEPT_HEARD as u32 {
+            ended(&live, number, "words");
+        }
+        assert_eq!(output(&live, &executed(0), Stream::Stdout), Ok((b"words".to_vec(), false)));
+        assert!(live.wait(&executed(0), SHORT).is_ok());
+    }
+
+    #[test]
+    fn ended_processes_are_forgotten_once_all_of_them_was_heard() {
+        let live = Live::default();
+        for number in 0..2 * KEPT_HEARD as u32 {
+            ended(&live, number, "");
+            assert_eq!(output(&live, &executed(number), Stream::Stdout), Ok((vec![], true)));
+            assert_eq!(output(&live, &executed(number), Stream::Stderr), Ok((vec![], true)));
+            assert!(live.wait(&executed(number), SHORT).is_ok());
+        }
+        assert_eq!(output(&live, &executed(0), Stream::Stdout), Err(ErrorKind::Invalid));
+        assert_eq!(live.lock().len(), KEPT_HEARD);
+    }
+
+    #[test]
+    fn a_host_that_hears_nothing_gets_no_more_processes() {
+        let live = Live::default();
+        for number in 0..MAX_UNHEARD as u32 {
+            assert!(live.has_room(&container()));
+            let process = Arc::new(Running::default());
+            live.insert(executed(number), process.clone());
+            process.end(&live, 0);
+        }
+        assert!(!live.has_room(&container()));
+        assert!(live.has_room(&ContainerId::from_bytes([8; 32])));
+        live.wait(&executed(0), SHORT).unwrap();
+        assert!(live.has_room(&container()));
+    }
+
+    #[test]
+    fn input_without_room_is_counted_and_comes_whole_afterwards() {
+        let live = Live { patience: SHORT, ..Live::default() };
+        let (process, [input, ..]) = Running::attached();
+        live.insert(executed(1), process);
+        let written = |bytes: &[u8]| match live.write(&executed(1), bytes) {
+            Ok((AgentReply::Written { bytes }, _)) => bytes as usize,
+            other => panic!("{other:?}"),
+        };
+        let chunk = [b'x'; MAX_CHUNK];
+        let mut sum = 0;
+        loop {
+            match written(&chunk) {
+                0 => break,
+                some => sum += some,
+            }
+        }
+        assert_eq!(written(b"y"), 0, "nothing is taken, and nothing is an error");
+        let mut buffer = [0; 4096];
+        let mut seen = 0;
+        while seen < sum {
+            seen += rustix::io::read(&input, &mut buffer).unwrap();
+        }
+        assert_eq!((seen, written(b"y")), (sum, 1));
+        drop(input);
+        assert_eq!(live.write(&executed(1), b"z").unwrap_err().kind, ErrorKind::Failed);
+        live.close_input(&executed(1)).unwrap();
+        assert_eq!(live.write(&executed(1), b"z").unwrap_err().kind, ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn an_end_is_waited_for_and_told_once() {
+        let live = Live::default();
+        let first = ProcessId::init(container());
+        let process = Arc::new(Running::default());
+        live.insert(first.clone(), process.clone());
+        assert_eq!(live.containers(), 1);
+        assert_eq!(live.wait(&first, SHORT).unwrap().0, AgentReply::Exit(None));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| live.wait(&first, LONGEST).unwrap().0);
+            process.end(&live, 9);
+            let exit = Exit { code: 9, out_of_memory: false };
+            assert_eq!(waiting.join().unwrap(), AgentReply::Exit(Some(exit)));
+        });
+        live.exited();
+        assert_eq!(live.events.next(0, SHORT).unwrap().number, 1);
+        assert_eq!(live.events.next(1, SHORT), None);
+        live.remove(&container());
+        assert_eq!(live.wait(&first, SHORT).unwrap_err().kind, ErrorKind::Invalid);
     }
 }
