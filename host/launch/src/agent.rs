@@ -19,16 +19,20 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use caveau_protocol::{
-    AgentError, AgentReply, AgentRequest, Frame, FrameError, ReplyEnvelope, RequestEnvelope, VERSION, read_frame,
-    write_frame,
+    AgentError, AgentReply, AgentRequest, ErrorKind, Frame, FrameError, ReplyEnvelope, RequestEnvelope, VERSION,
+    read_frame, write_frame,
 };
 
 /// Most frames that wait for the port. A guest that does not read stalls its callers, not the supervisor's memory.
 const MAX_QUEUED: usize = 64;
+
+/// How long to wait before a busy guest is asked again, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// What can become of a call.
 #[derive(Debug, thiserror::Error)]
@@ -102,11 +106,35 @@ impl AgentClient {
         Ok(Self { shared })
     }
 
-    /// Asks for one step. With a `limit`, an answer that comes later is thrown away.
+    /// Asks for one step. With a `limit`, an answer that comes later is thrown away. A guest that is busy is asked again
+    /// after a pause, until the limit is over.
     ///
     /// # Errors
     /// [`CallError`].
     pub fn call(&self, request: AgentRequest, body: Vec<u8>, limit: Option<Duration>) -> Result<Answer, CallError> {
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let left = limit.map(|limit| limit.saturating_sub(start.elapsed()));
+            let answer = self.call_once(request.clone(), body.clone(), left).map_err(|error| match error {
+                // What the caller knows of is the whole time.
+                CallError::Silent(left) => CallError::Silent(limit.unwrap_or(left)),
+                other => other,
+            });
+            match answer {
+                Err(CallError::Agent(error)) if error.kind == ErrorKind::Busy => {
+                    if limit.is_some_and(|limit| start.elapsed() + pause >= limit) {
+                        return Err(CallError::Agent(error));
+                    }
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn call_once(&self, request: AgentRequest, body: Vec<u8>, limit: Option<Duration>) -> Result<Answer, CallError> {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let frame = Frame::new(&RequestEnvelope { version: VERSION, id, request }, body).map_err(CallError::Frame)?;
         let answer = self.shared.enqueue(id, frame, limit)?;
@@ -309,6 +337,22 @@ pub(crate) mod tests {
         let client = AgentClient::new(fake(Box::new(move |_, _| Some(Err(refusal.clone()))))).unwrap();
         let Err(CallError::Agent(error)) = client.done(AgentRequest::Shutdown, LIMIT) else { panic!("not refused") };
         assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn a_busy_guest_is_asked_again() {
+        let mut left = 3;
+        let client = AgentClient::new(fake(Box::new(move |_, body| {
+            assert_eq!(body, b"once");
+            left -= 1;
+            let busy = AgentError { kind: ErrorKind::Busy, message: "busy".into(), denial: None };
+            Some(if left == 0 { Ok((AgentReply::Done, vec![])) } else { Err(busy) })
+        })));
+        assert_eq!(client.unwrap().call(AgentRequest::Hello, b"once".to_vec(), None).unwrap().0, AgentReply::Done);
+        let busy = AgentError { kind: ErrorKind::Busy, message: "busy".into(), denial: None };
+        let client = AgentClient::new(fake(Box::new(move |_, _| Some(Err(busy.clone())))));
+        let outcome = client.unwrap().done(AgentRequest::Hello, Duration::from_millis(50));
+        assert!(matches!(outcome, Err(CallError::Agent(error)) if error.kind == ErrorKind::Busy));
     }
 
     #[test]

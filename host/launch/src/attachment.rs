@@ -1,10 +1,16 @@
 //! The streams of one process, as a client of its supervisor has them.
 
-use std::{io, os::unix::net::UnixStream};
+use std::{
+    io,
+    os::unix::net::UnixStream,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
 
-use caveau_protocol::{CreateContainer, Exit, Frame, FrameError, ProcessId, Stream, read_frame, write_frame};
+use caveau_protocol::{
+    CreateContainer, Exit, Frame, FrameError, MAX_CHUNK, ProcessId, Stream, read_frame, write_frame,
+};
 
-use crate::control::{ClientFrame, ServerFrame};
+use crate::control::{ClientFrame, INPUT_WINDOW, ServerFrame};
 
 /// A connection to one process's streams. Dropped, it is detached: the process goes on.
 #[derive(Debug)]
@@ -14,12 +20,61 @@ pub struct Attachment {
     /// The process.
     pub process: ProcessId,
     output: UnixStream,
-    input: Input,
+    way: Arc<Way>,
 }
 
-/// The way to a process's input. It can be moved to a thread of its own.
+/// The way to a process's input. It can be moved to a thread of its own, and there can be several.
 #[derive(Debug)]
-pub struct Input(UnixStream);
+pub struct Input(Arc<Way>);
+
+/// What all handles to one input share.
+#[derive(Debug)]
+struct Way {
+    /// Locked for a whole frame: two threads' frames must not mix.
+    stream: Mutex<UnixStream>,
+    state: Mutex<WayState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct WayState {
+    /// Frames of input that the supervisor has not taken yet.
+    under_way: usize,
+    ended: bool,
+}
+
+impl Way {
+    fn send(&self, frame: &ClientFrame, body: &[u8]) -> Result<(), FrameError> {
+        let frame = Frame::new(frame, body.to_vec())?;
+        write_frame(&mut *self.stream.lock().unwrap_or_else(PoisonError::into_inner), &frame)
+    }
+
+    fn state(&self) -> MutexGuard<'_, WayState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place for one frame of input, waiting for it.
+    fn enter(&self) -> Result<(), FrameError> {
+        let full = |state: &mut WayState| state.under_way >= INPUT_WINDOW && !state.ended;
+        let mut state = self.changed.wait_while(self.state(), full).unwrap_or_else(PoisonError::into_inner);
+        if state.ended {
+            return Err(FrameError::Stream(io::ErrorKind::BrokenPipe.into()));
+        }
+        state.under_way += 1;
+        Ok(())
+    }
+
+    fn taken(&self) {
+        let mut state = self.state();
+        state.under_way = state.under_way.saturating_sub(1);
+        self.changed.notify_all();
+    }
+
+    fn end(&self) {
+        self.state().ended = true;
+        self.changed.notify_all();
+    }
+}
 
 /// What comes out of an attached process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +102,9 @@ pub enum AttachEvent {
 
 impl Attachment {
     pub(crate) fn new(stream: UnixStream, process: ProcessId, terminal: bool) -> io::Result<Self> {
-        let input = Input(stream.try_clone()?);
-        Ok(Self { terminal, process, output: stream, input })
+        let stream_in = Mutex::new(stream.try_clone()?);
+        let way = Way { stream: stream_in, state: Mutex::default(), changed: Condvar::new() };
+        Ok(Self { terminal, process, output: stream, way: Arc::new(way) })
     }
 
     /// The client that is there before the first container is.
@@ -56,38 +112,58 @@ impl Attachment {
         Self::new(stream, ProcessId::init(create.container.clone()), create.process.terminal)
     }
 
-    /// The next thing that happens; waits for it. Not reading holds the process's output back, and loses none.
+    /// The next thing that happens; waits for it. Not reading holds the process's output back, and loses none; it holds
+    /// input back too, once some is on its way.
     pub fn next_event(&mut self) -> AttachEvent {
-        let lost = |reason: String| AttachEvent::Lost { reason };
-        match read_frame(&mut self.output) {
-            Ok(Some(frame)) => match frame.header::<ServerFrame>() {
-                Ok(ServerFrame::Bytes { stream }) => AttachEvent::Bytes { stream, bytes: frame.body },
-                Ok(ServerFrame::Exit(exit)) => AttachEvent::Exit(exit),
-                Ok(ServerFrame::Lost { reason }) => lost(reason),
-                Ok(ServerFrame::Notice { message }) => AttachEvent::Notice { message },
-                Err(error) => lost(crate::chain(&error)),
-            },
-            Ok(None) => lost("the supervisor has closed the connection".into()),
-            Err(error) => lost(crate::chain(&error)),
+        loop {
+            let event = match read_frame(&mut self.output) {
+                Ok(Some(frame)) => match frame.header::<ServerFrame>() {
+                    Ok(ServerFrame::Taken) => {
+                        self.way.taken();
+                        continue;
+                    }
+                    Ok(ServerFrame::Bytes { stream }) => return AttachEvent::Bytes { stream, bytes: frame.body },
+                    Ok(ServerFrame::Notice { message }) => return AttachEvent::Notice { message },
+                    Ok(ServerFrame::Exit(exit)) => AttachEvent::Exit(exit),
+                    Ok(ServerFrame::Lost { reason }) => AttachEvent::Lost { reason },
+                    Err(error) => AttachEvent::Lost { reason: crate::chain(&error) },
+                },
+                Ok(None) => AttachEvent::Lost { reason: "the supervisor has closed the connection".into() },
+                Err(error) => AttachEvent::Lost { reason: crate::chain(&error) },
+            };
+            self.way.end();
+            return event;
         }
     }
 
     /// Another handle to the input, for a thread of its own.
     ///
     /// # Errors
-    /// Where the descriptor cannot be copied.
+    /// None today.
     pub fn input(&self) -> io::Result<Input> {
-        Ok(Input(self.input.0.try_clone()?))
+        Ok(Input(Arc::clone(&self.way)))
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        // Nobody hears any more that input was taken: whoever waits for that must not wait for ever.
+        self.way.end();
     }
 }
 
 impl Input {
-    /// Sends bytes to the process's standard input. Returns before they are read; waits where too many are on their way.
+    /// Sends bytes to the process's standard input. Returns before they are read; waits where too many are on their way, for as
+    /// long as it takes: somebody must call [`Attachment::next_event`] meanwhile.
     ///
     /// # Errors
     /// [`FrameError`] where the connection has ended.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
-        self.send(&ClientFrame::Bytes, bytes)
+        for chunk in bytes.chunks(MAX_CHUNK) {
+            self.0.enter()?;
+            self.0.send(&ClientFrame::Bytes, chunk)?;
+        }
+        Ok(())
     }
 
     /// Closes the process's standard input.
@@ -95,7 +171,7 @@ impl Input {
     /// # Errors
     /// As [`Input::write`].
     pub fn close(&mut self) -> Result<(), FrameError> {
-        self.send(&ClientFrame::Close, &[])
+        self.0.send(&ClientFrame::Close, &[])
     }
 
     /// Tells the process's terminal its size.
@@ -103,7 +179,7 @@ impl Input {
     /// # Errors
     /// As [`Input::write`].
     pub fn resize(&mut self, rows: u16, columns: u16) -> Result<(), FrameError> {
-        self.send(&ClientFrame::Resize { rows, columns }, &[])
+        self.0.send(&ClientFrame::Resize { rows, columns }, &[])
     }
 
     /// Sends the process a signal; a refusal comes as [`AttachEvent::Notice`].
@@ -111,10 +187,6 @@ impl Input {
     /// # Errors
     /// As [`Input::write`].
     pub fn signal(&mut self, signal: u8) -> Result<(), FrameError> {
-        self.send(&ClientFrame::Signal { signal }, &[])
-    }
-
-    fn send(&mut self, frame: &ClientFrame, body: &[u8]) -> Result<(), FrameError> {
-        write_frame(&mut self.0, &Frame::new(frame, body.to_vec())?)
+        self.0.send(&ClientFrame::Signal { signal }, &[])
     }
 }

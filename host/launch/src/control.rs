@@ -127,7 +127,13 @@ pub(crate) enum ServerFrame {
         /// What, and why.
         message: String,
     },
+    /// One frame of input has been taken, or refused: there is room for another one.
+    Taken,
 }
+
+/// Most frames of input that a client may have on their way. So many are always read at once, and what comes behind them (a
+/// signal, say) never waits for a process that does not read its input.
+pub(crate) const INPUT_WINDOW: usize = 8;
 
 /// A path to a socket that is short however long its folder's is: sockets' paths end at 107 bytes.
 struct ShortPath {

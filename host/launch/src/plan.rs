@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use caveau_group::MAX_LAYERS;
-use caveau_protocol::CreateContainer;
+use caveau_protocol::{CreateContainer, MAX_CONTAINERS};
 use serde::{Deserialize, Serialize};
 
 use crate::{GroupName, PortForward};
@@ -284,7 +284,7 @@ impl LaunchPlan {
         }
         check_machine(self.vcpus, self.memory_mib)?;
         range("the number of layers", self.layers.len() as u64, 1, MAX_LAYERS as u64)?;
-        range("the number of containers", self.containers.len() as u64, 1, 64)?;
+        range("the number of containers", self.containers.len() as u64, 1, MAX_CONTAINERS as u64)?;
         range("the start's time limit in seconds", self.start_timeout_s.into(), 1, 3600)?;
         range("the answers' time limit in seconds", self.answer_timeout_s.into(), 1, 3600)?;
         range("the size of a log file in bytes", self.log.file_bytes, 64 * 1024, 1 << 40)?;

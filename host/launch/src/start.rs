@@ -13,7 +13,7 @@ use std::{
 use crate::{
     Attachment, Failure, Group, GroupFolder, GroupLock, InvalidPlan, LaunchPlan, PortError, Record, StateError,
     StateRoot,
-    machine::{keep_open, prepare},
+    machine::{close_all, keep_open, prepare},
     ports,
     supervisor::Announcement,
 };
@@ -139,6 +139,7 @@ fn spawn(
     command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/");
     prepare(command, move || {
         rustix::process::setsid()?;
+        close_all()?;
         inherited.iter().try_for_each(|descriptor| keep_open(*descriptor))
     });
     let mut child = command.spawn().map_err(host("start the supervisor"))?;

@@ -8,7 +8,7 @@ use std::{
     },
     path::Path,
     process::{Command, ExitStatus, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, TryLockError},
     time::Duration,
 };
 
@@ -202,11 +202,15 @@ impl Machine {
         self.console.last_lines(lines)
     }
 
-    /// Ends the VM at once: asks QEMU to leave, kills it where it does not.
+    /// Ends the VM at once: asks QEMU to leave, kills it where it does not, or where somebody waits for its answer already.
     pub fn power_off(&self) {
-        // QEMU may close the connection before it has answered; the wait below decides.
-        let _ = self.qmp.lock().unwrap_or_else(PoisonError::into_inner).execute("quit", &json!({}));
-        if self.process.wait(QUIT_LIMIT).is_none() {
+        let asked = match self.qmp.try_lock() {
+            Ok(mut qmp) => qmp.quit().is_ok(),
+            Err(TryLockError::Poisoned(qmp)) => qmp.into_inner().quit().is_ok(),
+            Err(TryLockError::WouldBlock) => false,
+        };
+        // One that cannot be asked may be on its way out: the signal then changes nothing.
+        if !asked || self.process.wait(QUIT_LIMIT).is_none() {
             self.process.kill();
         }
         let _ = self.process.wait(QUIT_LIMIT);

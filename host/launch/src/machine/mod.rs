@@ -16,7 +16,7 @@ pub(crate) use boot::describe;
 pub use boot::{Machine, MachineError, MachineParts, TeeParts};
 pub use probe::{KvmVerdict, probe_kvm};
 pub use process::Process;
-pub(crate) use process::{keep_open, prepare};
+pub(crate) use process::{close_all, keep_open, prepare};
 pub use qemu::{Qemu, QemuError, SNP_VERSION};
 pub use qmp::{Qmp, QmpError};
 pub(crate) use tail::{BoundedFile, Tail};

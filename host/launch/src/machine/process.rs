@@ -45,6 +45,7 @@ impl Process {
             if rustix::process::getppid() != Some(parent) {
                 return Err(io::Error::other("the parent process has ended"));
             }
+            close_all()?;
             descriptors.iter().try_for_each(|descriptor| keep_open(*descriptor))
         });
         Self::watch(command.spawn()?)
@@ -129,6 +130,15 @@ pub(crate) fn prepare(command: &mut Command, act: impl FnMut() -> io::Result<()>
     }
 }
 
+/// Lets no descriptor but the three standard ones pass through the coming exec: whoever started this program may have left
+/// others open, which are nobody else's business.
+#[expect(unsafe_code, reason = "the call has no wrapper")]
+pub(crate) fn close_all() -> io::Result<()> {
+    // SAFETY: marks descriptors to be closed at execve(2); none is closed now.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Lets a descriptor pass through the coming exec.
 #[expect(unsafe_code, reason = "a descriptor's number becomes a borrowed descriptor")]
 pub(crate) fn keep_open(descriptor: RawFd) -> io::Result<()> {
@@ -163,7 +173,14 @@ mod tests {
     fn only_what_is_named_is_inherited() {
         let named = crate::memfd::SealedFile::new("named", b"yes").unwrap();
         let other = crate::memfd::SealedFile::new("other", b"no").unwrap();
-        let script = format!("cat /proc/self/fd/{}; test ! -e /proc/self/fd/{}", named.as_raw_fd(), other.as_raw_fd());
+        // One that the program before this one left open for everybody.
+        let stray = rustix::io::dup(&other).unwrap();
+        let script = format!(
+            "cat /proc/self/fd/{}; test ! -e /proc/self/fd/{} && test ! -e /proc/self/fd/{}",
+            named.as_raw_fd(),
+            other.as_raw_fd(),
+            stray.as_raw_fd()
+        );
         let (mut reader, writer) = io::pipe().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", &script]).stdout(Stdio::from(writer));

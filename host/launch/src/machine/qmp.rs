@@ -86,15 +86,21 @@ impl Qmp {
     /// # Errors
     /// [`QmpError`].
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError> {
-        let mut line = json!({"execute": command, "arguments": arguments}).to_string();
-        line.push('\n');
-        self.writer.write_all(line.as_bytes()).map_err(closed_or_failed)?;
+        self.send(command, arguments)?;
         let mut reply = self.receive(command)?;
         if let Some(error) = reply.get("error") {
             let description = error["desc"].as_str().unwrap_or("without a reason").to_owned();
             return Err(QmpError::Refused { command: command.to_owned(), description });
         }
         Ok(reply["return"].take())
+    }
+
+    /// Asks QEMU to leave, without waiting for what it says: whether it does is seen by its end.
+    ///
+    /// # Errors
+    /// [`QmpError`] where it cannot be asked.
+    pub fn quit(&mut self) -> Result<(), QmpError> {
+        self.send("quit", &json!({}))
     }
 
     /// QEMU's run state: `running`, `prelaunch`, `internal-error` …
@@ -118,6 +124,12 @@ impl Qmp {
             let Some(left) = limit.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else { return false };
             seen = self.events.changed.wait_timeout(seen, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    fn send(&mut self, command: &str, arguments: &Value) -> Result<(), QmpError> {
+        let mut line = json!({"execute": command, "arguments": arguments}).to_string();
+        line.push('\n');
+        self.writer.write_all(line.as_bytes()).map_err(closed_or_failed)
     }
 
     fn receive(&self, command: &str) -> Result<Value, QmpError> {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::Sender,
     },
     time::{Duration, Instant},
@@ -35,6 +35,8 @@ pub(super) struct Group {
     pub(super) containers: Vec<Container>,
     pub(super) liveness: Liveness,
     pub(super) stopping: AtomicBool,
+    /// Executed processes that are followed now.
+    pub(super) executed: AtomicUsize,
     pub(super) happenings: Sender<Happening>,
 }
 
@@ -45,6 +47,10 @@ pub(super) struct Container {
     exit: Mutex<Option<Exit>>,
     ended: Condvar,
     delivered: AtomicBool,
+    /// Why there will be no exit, where that is so.
+    lost: Mutex<Option<String>>,
+    /// Held by whoever writes to its input.
+    pub(super) turn: Mutex<()>,
 }
 
 /// Since when the guest has not answered.
@@ -88,6 +94,14 @@ impl Container {
     pub(super) fn set_exit(&self, exit: Exit) {
         *self.locked() = Some(exit);
         self.ended.notify_all();
+    }
+
+    pub(super) fn set_lost(&self, reason: String) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    }
+
+    pub(super) fn lost(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn exit(&self) -> Option<Exit> {

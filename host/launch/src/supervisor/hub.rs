@@ -7,6 +7,7 @@ use std::{
 };
 
 use caveau_protocol::{Frame, Stream, write_frame};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::control::ServerFrame;
 
@@ -41,6 +42,14 @@ impl Client {
         write_frame(&mut *writer, &frame).is_ok()
     }
 
+    /// Whether the other side has closed the connection, or this one has.
+    pub(super) fn has_left(&self) -> bool {
+        let mut watched = [PollFd::new(&self.stream, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let looked = rustix::event::poll(&mut watched, Some(&now));
+        looked.is_err() || watched[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+
     /// Ends the connection, waking whoever writes to it.
     pub(super) fn cut(&self) {
         // One that has ended already is as good.
@@ -69,6 +78,14 @@ impl Hub {
             clients.iter().filter(|client| !client.send(&ServerFrame::Bytes { stream }, bytes)).collect();
         if !gone.is_empty() {
             self.state().clients.retain(|client| !gone.iter().any(|other| Arc::ptr_eq(client, other)));
+        }
+    }
+
+    /// Tells all something that is no output.
+    pub(super) fn notice(&self, message: &str) {
+        let clients = self.state().clients.clone();
+        for client in clients {
+            client.send(&ServerFrame::Notice { message: message.to_owned() }, &[]);
         }
     }
 

@@ -29,7 +29,7 @@ use std::{
     process::ExitCode,
     sync::{
         Arc,
-        atomic::AtomicBool,
+        atomic::{AtomicBool, AtomicUsize},
         mpsc::{self, Receiver, Sender},
     },
     thread,
@@ -194,9 +194,10 @@ impl Supervisor {
             self.started(&group, index)?;
         }
         watch::guest(&group).map_err(host("start a thread"))?;
-        group.recorder.update(|record| record.phase = Phase::Running)?;
+        // Before the record says that it runs: whoever reads that asks here.
         let listener = control::listen(&self.folder.socket()).map_err(host("listen on the control socket"))?;
         serve::listen(&group, listener).map_err(host("start a thread"))?;
+        group.recorder.update(|record| record.phase = Phase::Running)?;
         Ok(group)
     }
 
@@ -216,6 +217,7 @@ impl Supervisor {
             containers: self.plan.containers.iter().map(|_| Container::default()).collect(),
             liveness: Liveness::default(),
             stopping: AtomicBool::new(false),
+            executed: AtomicUsize::new(0),
             happenings,
         }))
     }
@@ -230,8 +232,8 @@ impl Supervisor {
         }
         let group = Shared::clone(group);
         let spawned = thread::Builder::new().name("first-client".into()).spawn(move || {
-            if let Some((plan, _)) = group.container(None) {
-                serve::take_input(&group, plan, stream, &client);
+            if let Some((plan, container)) = group.container(None) {
+                serve::take_input(&group, plan, container, stream, &client);
             }
         });
         spawned.map(drop).map_err(host("start a thread"))
@@ -296,7 +298,7 @@ fn until_end(group: &Group, happenings: &Receiver<Happening>) -> Cause {
         Ok(Happening::AllExited) if group.containers.iter().all(|container| container.exit().is_some()) => {
             Cause::Exited
         }
-        Ok(Happening::AllExited) => lost_reason(happenings),
+        Ok(Happening::AllExited) => lost_reason(group, happenings),
         Ok(Happening::Stop) => {
             // Output is on its way to clients; one that does not read must not keep the group alive.
             let _ = happenings.recv_timeout(LAST_OUTPUT);
@@ -308,11 +310,14 @@ fn until_end(group: &Group, happenings: &Receiver<Happening>) -> Cause {
     }
 }
 
-/// The containers' connections ended without an exit code: QEMU's end, or the agent's, is the reason.
-fn lost_reason(happenings: &Receiver<Happening>) -> Cause {
+/// A container can be followed no longer and has no exit code: QEMU's end is the reason, or what the agent said.
+fn lost_reason(group: &Group, happenings: &Receiver<Happening>) -> Cause {
     match happenings.recv_timeout(LAST_OUTPUT) {
         Ok(Happening::VmLost(reason)) => Cause::Lost { reason },
-        _ => Cause::Lost { reason: "the agent in the guest closed its connection".into() },
+        _ => {
+            let said = group.containers.iter().find_map(Container::lost);
+            Cause::Lost { reason: said.unwrap_or_else(|| "the agent in the guest closed its connection".into()) }
+        }
     }
 }
 

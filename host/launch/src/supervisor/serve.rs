@@ -3,14 +3,14 @@
 use std::{
     os::unix::net::{UnixListener, UnixStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use caveau_protocol::{AgentReply, AgentRequest, Exec, Frame, ProcessId, read_frame, write_frame};
+use caveau_protocol::{AgentReply, AgentRequest, Exec, Frame, ProcessId, max_followed, read_frame, write_frame};
 
 use super::{
     group::{Container, Group, Happening, Shared},
@@ -26,6 +26,9 @@ use crate::{
 
 /// Most conversations at once; one more is refused.
 const MAX_CONVERSATIONS: usize = 128;
+
+/// How many of them are kept for those that soon end: a group can be looked at and stopped however many are attached.
+const KEPT_CONVERSATIONS: usize = 16;
 
 /// How long a client may take for its first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
@@ -64,7 +67,7 @@ fn converse(group: &Shared, mut stream: UnixStream, open: &Arc<AtomicUsize>) {
     }
     let (for_thread, open_there) = (Shared::clone(group), Arc::clone(open));
     let started = thread::Builder::new().name("conversation".into()).spawn(move || {
-        serve(&for_thread, stream);
+        serve(&for_thread, stream, &open_there);
         open_there.fetch_sub(1, Ordering::SeqCst);
     });
     if started.is_err() {
@@ -72,7 +75,7 @@ fn converse(group: &Shared, mut stream: UnixStream, open: &Arc<AtomicUsize>) {
     }
 }
 
-fn serve(group: &Shared, mut stream: UnixStream) {
+fn serve(group: &Shared, mut stream: UnixStream, open: &AtomicUsize) {
     let first = stream.set_read_timeout(Some(FIRST_FRAME)).map_err(|error| error.to_string()).and_then(|()| {
         let frame = read_frame(&mut stream).map_err(|error| crate::chain(&error))?.ok_or("the client left")?;
         let request = frame.header::<ControlRequest>().map_err(|error| crate::chain(&error))?;
@@ -80,6 +83,12 @@ fn serve(group: &Shared, mut stream: UnixStream) {
         Ok((request, frame.body))
     });
     match first {
+        Ok((ControlRequest::Attach { .. } | ControlRequest::Exec(_), _))
+            if open.load(Ordering::SeqCst) > MAX_CONVERSATIONS - KEPT_CONVERSATIONS =>
+        {
+            let reason = "too many are attached to the group already".to_owned();
+            answer(&mut stream, &ControlReply::Failed { reason }, Vec::new());
+        }
         Ok((request, body)) => respond(group, stream, request, body),
         Err(reason) => answer(&mut stream, &ControlReply::Failed { reason }, Vec::new()),
     }
@@ -141,17 +150,49 @@ fn attach(group: &Group, mut stream: UnixStream, name: Option<&str>) {
     let terminal = plan.create.process.terminal;
     answer(&mut stream, &ControlReply::Attached { terminal, container: id, exec: None }, Vec::new());
     container.hub.attach(Arc::clone(&client));
-    take_input(group, plan, stream, &client);
+    take_input(group, plan, container, stream, &client);
 }
 
 /// Takes a client's input for a container's init for as long as the client stays.
-pub(super) fn take_input(group: &Group, plan: &ContainerPlan, stream: UnixStream, client: &Client) {
-    streams::serve_input(&group.client, &Group::init(plan), stream, client, group.answer_limit());
+pub(super) fn take_input(
+    group: &Group,
+    plan: &ContainerPlan,
+    container: &Container,
+    stream: UnixStream,
+    client: &Client,
+) {
+    let (process, limit) = (Group::init(plan), group.answer_limit());
+    streams::serve_input(&group.client, &process, stream, client, limit, &container.turn);
+}
+
+/// Counts an executed process for as long as it is followed.
+struct Followed<'g>(&'g AtomicUsize);
+
+impl<'g> Followed<'g> {
+    /// One more, where there is room: each takes some of the requests that the guest lets be open.
+    fn enter(group: &'g Group) -> Result<Self, String> {
+        let most = max_followed(group.containers.len());
+        let one = Self(&group.executed);
+        if group.executed.fetch_add(1, Ordering::SeqCst) < most {
+            return Ok(one);
+        }
+        Err(format!("{most} executed commands run in the group already: wait until one of them has ended"))
+    }
+}
+
+impl Drop for Followed<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Runs one more process for a client. When the client leaves, the process's input is closed and its output is read on
 /// into nothing: it must not stall because nobody looks.
 fn execute(group: &Group, mut stream: UnixStream, exec: Exec) {
+    let _followed = match Followed::enter(group) {
+        Ok(followed) => followed,
+        Err(reason) => return answer(&mut stream, &ControlReply::Failed { reason }, Vec::new()),
+    };
     let (container, terminal) = (exec.container.clone(), exec.process.terminal);
     let stdio = exec.process.stdio;
     let number = match group.client.call(AgentRequest::Exec(Box::new(exec)), Vec::new(), Some(CALL)) {
@@ -167,9 +208,11 @@ fn execute(group: &Group, mut stream: UnixStream, exec: Exec) {
     };
     answer(&mut stream, &ControlReply::Attached { terminal, container, exec: Some(number) }, Vec::new());
     let (agent, client, process, limit) = (&group.client, &client, &process, group.answer_limit());
+    let turn = Mutex::default();
     thread::scope(|scope| {
+        let turn = &turn;
         scope.spawn(move || {
-            streams::serve_input(agent, process, stream, client, limit);
+            streams::serve_input(agent, process, stream, client, limit, turn);
             // Refused where it has ended or has no input, which is just as well.
             let _ = agent.done(AgentRequest::CloseInput { process: process.clone() }, limit);
         });
@@ -185,13 +228,15 @@ fn execute(group: &Group, mut stream: UnixStream, exec: Exec) {
             })
             .collect();
         let exit = streams::wait_exit(agent, process);
-        for pump in pumps {
-            // Its failure is the wait's failure too: both end with the connection.
-            let _ = pump.join();
-        }
-        let end = match exit {
-            Ok(exit) => ServerFrame::Exit(exit),
-            Err(error) => ServerFrame::Lost { reason: crate::chain(&error) },
+        let read = pumps.into_iter().map(|pump| pump.join().unwrap_or(Err(CallError::Closed(None))));
+        let read = read.fold(Ok(()), Result::and);
+        let end = match (exit, read) {
+            (Ok(exit), Ok(())) => ServerFrame::Exit(exit),
+            (Err(error), _) => ServerFrame::Lost { reason: crate::chain(&error) },
+            // An exit code would say that this was all.
+            (Ok(_), Err(error)) => {
+                ServerFrame::Lost { reason: format!("its output was not read to the end: {}", crate::chain(&error)) }
+            }
         };
         client.send(&end, &[]);
         client.cut();
@@ -209,13 +254,22 @@ fn stop(group: &Group, patience: Duration) -> StopReport {
         eprintln!("{}", crate::chain(&error));
     }
     let all: Vec<_> = group.plan.containers.iter().zip(&group.containers).collect();
+    let mut silent = false;
     for (wanted, patience) in [(None, patience), (Some(9), AFTER_KILL)] {
-        let asked = all.iter().filter(|(_, container)| container.exit().is_none());
-        let heard: Vec<_> =
-            asked.filter(|(plan, container)| signal(group, plan, container, wanted, &mut report)).collect();
+        let mut heard = Vec::new();
+        for (plan, container) in all.iter().filter(|(_, container)| container.exit().is_none()) {
+            // Each question takes the guest's whole time where it does not answer: one is enough.
+            if !silent {
+                match signal(group, plan, container, wanted, &mut report) {
+                    Signaled::Heard => heard.push(container),
+                    Signaled::Refused => {}
+                    Signaled::Silent => silent = true,
+                }
+            }
+        }
         // A container whose signal was refused does not know that it should end: there is nothing to wait for.
         let end = Instant::now() + patience;
-        for (_, container) in heard {
+        for container in heard {
             container.wait_exit(end.saturating_duration_since(Instant::now()));
         }
     }
@@ -224,24 +278,31 @@ fn stop(group: &Group, patience: Duration) -> StopReport {
     report
 }
 
-/// Sends a container's init a signal, its stop signal where `wanted` names none. `false`, with a note, where the guest
-/// refused it or did not answer.
+/// What became of a signal.
+enum Signaled {
+    Heard,
+    Refused,
+    Silent,
+}
+
+/// Sends a container's init a signal, its stop signal where `wanted` names none. With a note where the guest refused it or did
+/// not answer.
 fn signal(
     group: &Group,
     plan: &ContainerPlan,
     container: &Container,
     wanted: Option<u8>,
     report: &mut StopReport,
-) -> bool {
+) -> Signaled {
     let signal = wanted.unwrap_or(plan.stop_signal);
     let request = AgentRequest::Signal { process: Group::init(plan), signal };
     match group.client.done(request, group.answer_limit()) {
-        Ok(()) => true,
+        Ok(()) => Signaled::Heard,
         // It may have ended just before.
-        Err(_) if container.exit().is_some() => true,
+        Err(_) if container.exit().is_some() => Signaled::Heard,
         Err(error) => {
             report.notes.push(format!("signal {signal} to {}: {}", plan.name, crate::chain(&error)));
-            false
+            if matches!(error, CallError::Silent(_)) { Signaled::Silent } else { Signaled::Refused }
         }
     }
 }

@@ -1,6 +1,11 @@
 //! Moving a process's output and input between guest, log and clients.
 
-use std::{os::unix::net::UnixStream, thread, time::Duration};
+use std::{
+    os::unix::net::UnixStream,
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
 
 use caveau_protocol::{AgentReply, AgentRequest, Exit, MAX_CHUNK, ProcessId, Stream, read_frame};
 
@@ -11,12 +16,15 @@ use super::{
 use crate::{
     AgentClient, CallError,
     agent::unexpected,
-    control::{ClientFrame, ServerFrame},
+    control::{ClientFrame, INPUT_WINDOW, ServerFrame},
     state::now_ns,
 };
 
 /// Longest time that one request may wait in the guest, in milliseconds.
 const POLL_MS: u32 = 60_000;
+
+/// Pause before input that found no room is tried again.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The streams that a process has.
 pub(super) fn streams(terminal: bool) -> &'static [Stream] {
@@ -80,7 +88,11 @@ pub(super) fn follow(group: &Shared, index: usize) -> std::io::Result<()> {
         });
         match outcome {
             Ok(exit) => container.hub.finish(ServerFrame::Exit(exit)),
-            Err(error) => container.hub.finish(ServerFrame::Lost { reason: crate::chain(&error) }),
+            Err(error) => {
+                let reason = crate::chain(&error);
+                container.set_lost(format!("{} can be followed no longer: {reason}", plan.name));
+                container.hub.finish(ServerFrame::Lost { reason });
+            }
         }
         group.delivered(container);
     })?;
@@ -114,55 +126,108 @@ fn pump_init(group: &Group, name: &str, container: &Container, process: &Process
     }
     match result {
         Ok(()) | Err(CallError::Closed(None)) => {}
-        Err(error) => eprintln!("{} {stream:?} of {name} ended: {}", now_ns(), crate::chain(&error)),
+        Err(error) => {
+            let message = format!("{stream:?} of {name} could not be read to its end: {}", crate::chain(&error));
+            eprintln!("{} {message}", now_ns());
+            container.hub.notice(&message);
+        }
     }
 }
 
-/// Takes an attached client's frames until it leaves. Input waits until the guest has taken it, everything else at most
-/// `limit`.
+/// What a client does with a process's input, in its order.
+enum Piece {
+    Bytes(Vec<u8>),
+    Close,
+}
+
+/// Takes an attached client's frames until it leaves. Input waits in a thread of its own until the guest has taken it, so
+/// that a signal or the terminal's size never waits behind it; those may take at most `limit`. `turn` is held while a piece
+/// is written: a process takes the pieces of several clients one after the other.
 pub(super) fn serve_input(
     agent: &AgentClient,
     process: &ProcessId,
     mut stream: UnixStream,
     client: &Client,
     limit: Duration,
+    turn: &Mutex<()>,
 ) {
-    while let Ok(Some(frame)) = read_frame(&mut stream) {
-        let done = match frame.header::<ClientFrame>() {
-            Ok(ClientFrame::Bytes) => write_input(agent, process, &frame.body),
-            Ok(ClientFrame::Close) => agent.done(AgentRequest::CloseInput { process: process.clone() }, limit),
-            Ok(ClientFrame::Resize { rows, columns }) => {
-                agent.done(AgentRequest::ResizeTerminal { process: process.clone(), rows, columns }, limit)
+    // A client sends no more than its window, and the end.
+    let (pieces, waiting) = mpsc::sync_channel(INPUT_WINDOW + 1);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for piece in waiting {
+                let done = match &piece {
+                    Piece::Bytes(bytes) => write_input(agent, process, bytes, client, turn),
+                    Piece::Close => {
+                        agent.done(AgentRequest::CloseInput { process: process.clone() }, limit).map(|()| true)
+                    }
+                };
+                match done {
+                    Ok(true) => {}
+                    // What is left of this client's input nobody will take either.
+                    Ok(false) => return,
+                    Err(error) => {
+                        client.send(&ServerFrame::Notice { message: crate::chain(&error) }, &[]);
+                    }
+                }
+                if matches!(piece, Piece::Bytes(_)) {
+                    client.send(&ServerFrame::Taken, &[]);
+                }
             }
-            Ok(ClientFrame::Signal { signal }) => {
-                agent.done(AgentRequest::Signal { process: process.clone(), signal }, limit)
-            }
-            Err(error) => {
+        });
+        while let Ok(Some(frame)) = read_frame(&mut stream) {
+            let done = match frame.header::<ClientFrame>() {
+                Ok(ClientFrame::Bytes) => pieces.send(Piece::Bytes(frame.body)).map_err(|_| CallError::Closed(None)),
+                Ok(ClientFrame::Close) => pieces.send(Piece::Close).map_err(|_| CallError::Closed(None)),
+                Ok(ClientFrame::Resize { rows, columns }) => {
+                    agent.done(AgentRequest::ResizeTerminal { process: process.clone(), rows, columns }, limit)
+                }
+                Ok(ClientFrame::Signal { signal }) => {
+                    agent.done(AgentRequest::Signal { process: process.clone(), signal }, limit)
+                }
+                Err(error) => {
+                    client.send(&ServerFrame::Notice { message: crate::chain(&error) }, &[]);
+                    break;
+                }
+            };
+            if let Err(error) = done {
                 client.send(&ServerFrame::Notice { message: crate::chain(&error) }, &[]);
-                return;
             }
-        };
-        if let Err(error) = done {
-            client.send(&ServerFrame::Notice { message: crate::chain(&error) }, &[]);
         }
-    }
+        drop(pieces);
+    });
 }
 
-/// Writes all of `bytes` to a process's input.
-fn write_input(agent: &AgentClient, process: &ProcessId, bytes: &[u8]) -> Result<(), CallError> {
+/// Writes all of `bytes` to a process's input, however long the process takes. `false` where it takes nothing and the client
+/// has left, or was let go because the process has ended.
+fn write_input(
+    agent: &AgentClient,
+    process: &ProcessId,
+    bytes: &[u8],
+    client: &Client,
+    turn: &Mutex<()>,
+) -> Result<bool, CallError> {
+    let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
     for chunk in bytes.chunks(MAX_CHUNK) {
         let mut rest = chunk;
         while !rest.is_empty() {
             let request = AgentRequest::WriteInput { process: process.clone() };
             match agent.call(request, rest.to_vec(), None)? {
-                (AgentReply::Written { bytes: taken }, _) if taken > 0 => {
+                (AgentReply::Written { bytes: 0 }, _) => {
+                    if client.has_left() {
+                        return Ok(false);
+                    }
+                    // The guest has waited already; one that did not must not be asked at once again.
+                    thread::sleep(FULL_PAUSE);
+                }
+                (AgentReply::Written { bytes: taken }, _) => {
                     rest = rest.get(usize::try_from(taken).unwrap_or(usize::MAX)..).unwrap_or_default();
                 }
                 (other, _) => return Err(unexpected(&other)),
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -172,7 +237,7 @@ mod tests {
     use caveau_protocol::{ContainerId, Frame, Output, write_frame};
 
     use super::*;
-    use crate::agent::tests::fake;
+    use crate::{AttachEvent, Attachment, agent::tests::fake};
 
     fn process() -> ProcessId {
         ProcessId::init(ContainerId::from_bytes([1; 32]))
@@ -226,7 +291,70 @@ mod tests {
         write_frame(&mut theirs, &Frame::new(&ClientFrame::Close, vec![]).unwrap()).unwrap();
         theirs.shutdown(std::net::Shutdown::Write).unwrap();
         let client = Client::new(&ours).unwrap();
-        serve_input(&agent, &process(), ours, &client, Duration::from_secs(60));
+        serve_input(&agent, &process(), ours, &client, Duration::from_secs(60), &Mutex::default());
         assert_eq!(*taken.lock().unwrap(), input);
+    }
+
+    /// A guest whose process takes input only after a signal.
+    fn sleepy(taken: &Arc<Mutex<Vec<u8>>>) -> AgentClient {
+        let (pipe, mut awake) = (Arc::clone(taken), false);
+        let guest = fake(Box::new(move |request, body| {
+            let reply = match request {
+                AgentRequest::Signal { .. } => {
+                    awake = true;
+                    AgentReply::Done
+                }
+                AgentRequest::WriteInput { .. } if !awake => AgentReply::Written { bytes: 0 },
+                AgentRequest::WriteInput { .. } => {
+                    pipe.lock().unwrap().extend_from_slice(&body);
+                    AgentReply::Written { bytes: u32::try_from(body.len()).unwrap() }
+                }
+                _ => AgentReply::Done,
+            };
+            Some(Ok((reply, vec![])))
+        }));
+        AgentClient::new(guest).unwrap()
+    }
+
+    #[test]
+    fn a_signal_overtakes_input_and_none_of_that_is_lost() {
+        let taken: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let agent = sleepy(&taken);
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        let leave = theirs.try_clone().unwrap();
+        let mut attachment = Attachment::new(theirs, process(), false).unwrap();
+        let input: Vec<u8> = (0..400_000u32).map(|number| number.to_le_bytes()[1]).collect();
+        let (mut writer, mut other) = (attachment.input().unwrap(), attachment.input().unwrap());
+        let client = Client::new(&ours).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| serve_input(&agent, &process(), ours, &client, Duration::from_secs(60), &Mutex::default()));
+            let heard = scope.spawn(move || attachment.next_event());
+            for (number, piece) in input.chunks(10_000).enumerate() {
+                if number == INPUT_WINDOW {
+                    // The window is full: only the signal makes room.
+                    other.signal(15).unwrap();
+                }
+                writer.write(piece).unwrap();
+            }
+            while taken.lock().unwrap().len() < input.len() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            leave.shutdown(std::net::Shutdown::Both).unwrap();
+            assert!(matches!(heard.join().unwrap(), AttachEvent::Lost { .. }));
+            assert!(writer.write(b"more").is_err());
+        });
+        assert_eq!(*taken.lock().unwrap(), input);
+    }
+
+    #[test]
+    fn input_for_a_process_that_never_reads_ends_with_the_client() {
+        let taken: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let agent = sleepy(&taken);
+        let (mut theirs, ours) = UnixStream::pair().unwrap();
+        write_frame(&mut theirs, &Frame::new(&ClientFrame::Bytes, b"never".to_vec()).unwrap()).unwrap();
+        drop(theirs);
+        let client = Client::new(&ours).unwrap();
+        serve_input(&agent, &process(), ours, &client, Duration::from_secs(60), &Mutex::default());
+        assert_eq!(*taken.lock().unwrap(), b"");
     }
 }

@@ -25,6 +25,10 @@ use caveau_tee::{EmulatedTee, Tee};
 /// What the flood writes in all.
 pub(crate) const FLOOD: usize = 3_000_000;
 
+/// Numbers of executed processes: one whose output cannot be read, and one that never ends.
+const CUT_OFF: u32 = 6;
+const STAYS: u32 = 7;
+
 /// Plays QEMU until it is told to quit.
 pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
@@ -79,6 +83,7 @@ struct Container {
     output: HashMap<(Option<u32>, bool), Vec<u8>>,
     closed: bool,
     silent: bool,
+    refused: bool,
     events: Vec<EventKind>,
 }
 
@@ -116,6 +121,9 @@ impl Guest {
         if self.container.lock().unwrap().silent {
             return None;
         }
+        if self.is_busy() {
+            return Some(Err(AgentError { kind: ErrorKind::Busy, message: "busy".into(), denial: None }));
+        }
         match request {
             AgentRequest::Hello => {
                 let hello = Hello {
@@ -145,6 +153,18 @@ impl Guest {
                 done
             }
             AgentRequest::StartContainer { .. } => self.start(),
+            AgentRequest::ReadOutput { process, .. } if process.exec == Some(CUT_OFF) => {
+                let message = "no such process".to_owned();
+                Some(Err(AgentError { kind: ErrorKind::Invalid, message, denial: None }))
+            }
+            AgentRequest::ReadOutput { process, .. } if process.exec == Some(STAYS) => {
+                thread::sleep(Duration::from_millis(500));
+                Some(Ok((AgentReply::Output(Output { eof: false }), vec![])))
+            }
+            AgentRequest::Wait { process, .. } if process.exec == Some(STAYS) => {
+                thread::sleep(Duration::from_millis(500));
+                Some(Ok((AgentReply::Exit(None), vec![])))
+            }
             AgentRequest::ReadOutput { process, stream, timeout_ms, .. } => {
                 Some(Ok(self.read(process.exec, stream, timeout_ms)))
             }
@@ -164,6 +184,12 @@ impl Guest {
                     container.output.insert((Some(5), true), b"from exec".to_vec());
                 });
                 Some(Ok((AgentReply::Exec { exec: 5 }, vec![])))
+            }
+            AgentRequest::Exec(exec) if exec.process.args[0] == "cut off" => {
+                Some(Ok((AgentReply::Exec { exec: CUT_OFF }, vec![])))
+            }
+            AgentRequest::Exec(exec) if exec.process.args[0] == "stay" => {
+                Some(Ok((AgentReply::Exec { exec: STAYS }, vec![])))
             }
             AgentRequest::Exec(_) => denied("exec is not in the policy"),
             AgentRequest::Wait { process, .. } if process.exec.is_some() => {
@@ -194,6 +220,16 @@ impl Guest {
             }
             _ => done,
         }
+    }
+
+    /// Whether this one is refused, as a guest does of which too much is asked at once.
+    fn is_busy(&self) -> bool {
+        let mut container = self.container.lock().unwrap();
+        if container.behaviour != "busy" {
+            return false;
+        }
+        container.refused = !container.refused;
+        container.refused
     }
 
     fn start(&self) -> Answer {

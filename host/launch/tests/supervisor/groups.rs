@@ -29,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_group_runs_to_its_end_and_leaves_its_log", a_group_runs_to_its_end_and_leaves_its_log),
     ("a_denied_start_tells_why", a_denied_start_tells_why),
     ("a_failing_qemu_is_quoted", a_failing_qemu_is_quoted),
+    ("a_frozen_qemu_is_stopped_in_time", a_frozen_qemu_is_stopped_in_time),
     ("a_killed_qemu_is_noticed", a_killed_qemu_is_noticed),
     ("a_killed_supervisor_takes_qemu_with_it", a_killed_supervisor_takes_qemu_with_it),
     ("a_missing_program_has_its_own_kind", a_missing_program_has_its_own_kind),
@@ -42,6 +43,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_report_is_bound_to_policy_and_nonce", a_report_is_bound_to_policy_and_nonce),
     ("an_abandoned_start_ends", an_abandoned_start_ends),
     ("events_are_kept", events_are_kept),
+    ("exec_is_bounded_and_refusals_end_nothing", exec_is_bounded_and_refusals_end_nothing),
+    ("exec_that_is_not_read_to_its_end_is_no_success", exec_that_is_not_read_to_its_end_is_no_success),
     ("exec_has_streams_and_an_exit_of_its_own", exec_has_streams_and_an_exit_of_its_own),
     ("input_reaches_the_process", input_reaches_the_process),
     ("nothing_is_inherited_that_should_not", nothing_is_inherited_that_should_not),
@@ -320,6 +323,22 @@ fn a_silent_guest_is_called_unresponsive_and_can_be_stopped() {
     assert!(!is_alive(record.qemu_pid.unwrap()));
 }
 
+fn a_frozen_qemu_is_stopped_in_time() {
+    let place = Place::new();
+    let mut plan = place.plan("wait");
+    plan.answer_timeout_s = 1;
+    let group = place.start(&plan, false).unwrap().group;
+    let qemu = group.status().unwrap().1.qemu_pid.unwrap();
+    send(qemu, rustix::process::Signal::STOP);
+    // Long enough for the supervisor to look at it, and to wait for an answer that does not come.
+    std::thread::sleep(Duration::from_secs(6));
+    let report = group.stop(Duration::from_secs(60)).unwrap();
+    assert!(report.forced, "{report:?}");
+    let (status, _) = Place::end_of(&group);
+    assert_eq!(status, Status::Exited { code: None });
+    assert!(!is_alive(qemu));
+}
+
 fn a_stopped_supervisor_is_called_unresponsive() {
     let place = Place::new();
     let group = place.run("wait");
@@ -397,6 +416,40 @@ fn exec_has_streams_and_an_exit_of_its_own() {
     let Err(GroupError::Agent(error)) = exec("other") else { panic!("not refused") };
     assert_eq!(error.kind, ErrorKind::Denied);
     group.kill().unwrap();
+}
+
+fn exec_that_is_not_read_to_its_end_is_no_success() {
+    let place = Place::new();
+    let group = place.run("wait");
+    let mut process = place.plan("x").containers.remove(0).create.process;
+    process.args = vec!["cut off".into()];
+    let mut attachment = group.exec(Exec { container: group.container(None).unwrap(), process }).unwrap();
+    let (_, _, end) = drain(&mut attachment);
+    assert!(matches!(&end, AttachEvent::Lost { reason } if reason.contains("not read to the end")), "{end:?}");
+    group.kill().unwrap();
+}
+
+fn exec_is_bounded_and_refusals_end_nothing() {
+    let place = Place::new();
+    // The guest refuses every second request as busy.
+    let group = place.run("busy");
+    let exec = || {
+        let mut process = place.plan("x").containers.remove(0).create.process;
+        process.args = vec!["stay".into()];
+        group.exec(Exec { container: group.container(None).unwrap(), process })
+    };
+    let most = caveau_protocol::max_followed(1);
+    let attached: Vec<_> = (0..most).map(|_| exec().unwrap()).collect();
+    let Err(GroupError::Refused { reason, .. }) = exec() else { panic!("not refused") };
+    assert!(reason.contains(&most.to_string()), "{reason}");
+    // More attached clients than there are connections for: it can still be looked at and stopped.
+    let more: Vec<_> = (0..200).map_while(|_| group.attach(None).ok()).collect();
+    assert!(more.len() < 128, "{}", more.len());
+    assert_eq!(group.status().unwrap().0, Status::Running);
+    assert_eq!(group.stats(None).unwrap().pids, 3);
+    group.stop(Duration::from_secs(60)).unwrap();
+    assert_eq!(group.status().unwrap().0, Status::Exited { code: Some(143) });
+    drop((attached, more));
 }
 
 fn input_reaches_the_process() {
