@@ -79,11 +79,11 @@ fn gzip(content: &[u8]) -> Vec<u8> {
     packed
 }
 
-/// A stream of many blocks, longer than some chunks.
-fn many_blocks() -> Vec<u8> {
+/// A stream of so many blocks, some of them to a chunk.
+fn blocks(count: u32) -> Vec<u8> {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    for number in 0..60_u32 {
-        let words = (0..150_u32).map(|word| word.wrapping_mul(number + 7).wrapping_mul(2_654_435_761) >> 20);
+    for number in 0..count {
+        let words = (0..90_u32).map(|word| word.wrapping_mul(number + 7).wrapping_mul(2_654_435_761) >> 20);
         let text: Vec<u8> = words.flat_map(|word| word.to_string().into_bytes()).collect();
         packed.write_all(&text).and_then(|()| packed.flush()).expect("memory takes it");
     }
@@ -103,16 +103,18 @@ fn zstd(content: &[u8]) -> Vec<u8> {
 fn streams() -> Vec<Vec<u8>> {
     let tar = &tars()[1];
     let skippable = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"xyz"].concat();
-    vec![
+    let mut streams = vec![
         gzip(tar),
         [gzip(b"one"), gzip(b""), gzip(b"two")].concat(),
         zstd(tar),
         [skippable, zstd(b"one"), zstd(b"")].concat(),
         b"plain".to_vec(),
-        many_blocks(),
-        // Stored blocks with headers of blocks in their content, and a member behind them.
-        [gzip_at(&many_blocks(), 0), many_blocks()].concat(),
-    ]
+        blocks(60),
+    ];
+    // Stored blocks with headers of blocks in their content, and members behind them that begin and end within a chunk.
+    let nested = |count| [gzip_at(&blocks(count), 0), blocks(5), blocks(40)].concat();
+    streams.extend((3..40).map(nested));
+    streams
 }
 
 /// A folder with a store, in memory where the machine has such: nothing of it is to survive.
