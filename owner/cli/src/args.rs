@@ -391,11 +391,11 @@ pub(crate) enum Guest {
 pub(crate) enum Image {
     /// Fetch an image and convert its layers.
     Pull(Source),
-    /// List images and layers that are here.
+    /// List the images that are here.
     Ls,
     /// Remove images; layers that no image uses go with them.
     Rm {
-        /// Images, as `caveau image ls` names them.
+        /// Images by name, digest or ID, as `caveau image ls` shows them.
         #[arg(required = true)]
         images: Vec<String>,
     },

@@ -1,14 +1,15 @@
 //! `caveau layer`: convert single layers.
 
 use std::{
-    fs::File,
+    fs::{File, Permissions, metadata},
     io::{self, BufReader, Read, Write as _},
     num::NonZeroUsize,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     thread::available_parallelism,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use caveau_layer::{LayerSummary, Limits, convert, hash};
 use caveau_registry::{FileImage, unpacked};
 
@@ -17,18 +18,27 @@ use crate::{args, exit::Outcome, ui, units};
 /// Runs it.
 ///
 /// # Errors
-/// The first tar that cannot be converted; those before it have been printed.
+/// Where a tar cannot be converted; of several, after all others have been.
 pub(crate) fn run(command: &args::Layer, json: bool, quiet: bool) -> Result<Outcome> {
     let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
     match command {
         args::Layer::Hash { tars } => {
+            let mut failed = 0;
             for tar in tars {
-                let summary = hash(open(tar)?, &Limits::default(), threads).with_context(|| failure(tar))?;
-                if json {
-                    println!("{}", serde_json::json!({ "root": summary.root, "tar": tar }));
-                } else {
-                    writeln!(io::stdout().lock(), "{}\t{}", summary.root, tar.display())?;
+                match hash_whole(tar, threads) {
+                    Ok(layer) if json => {
+                        println!("{}", serde_json::json!({ "root": layer.root, "tar": tar.to_string_lossy() }));
+                    }
+                    Ok(layer) => writeln!(io::stdout().lock(), "{}\t{}", layer.root, tar.display())?,
+                    Err(error) if tars.len() == 1 => return Err(error),
+                    Err(error) => {
+                        failed += 1;
+                        ui::note(false, &format!("{error:#}"));
+                    }
                 }
+            }
+            if failed > 0 {
+                bail!("{failed} of {} layers failed", tars.len());
             }
         }
         args::Layer::Build { tar, output } => {
@@ -48,17 +58,41 @@ pub(crate) fn run(command: &args::Layer, json: bool, quiet: bool) -> Result<Outc
     Ok(Outcome::Done)
 }
 
+/// Hashes a tar that is good to its last byte.
+fn hash_whole(tar: &Path, threads: NonZeroUsize) -> Result<LayerSummary> {
+    let mut source = open(tar)?;
+    let summary = hash(&mut source, &Limits::default(), threads).with_context(|| failure(tar))?;
+    read_rest(source, tar)?;
+    Ok(summary)
+}
+
 /// Converts a tar into an image file, which is whole or not there.
 fn build(tar: &Path, output: &Path, threads: NonZeroUsize) -> Result<LayerSummary> {
-    let source = open(tar)?;
+    // The file takes the name of what is there, which must not be a device.
+    ensure!(
+        metadata(output).is_ok_and(|found| found.is_file()) || !output.exists(),
+        "{} is there and is not a regular file; choose another name",
+        output.display()
+    );
+    let mut source = open(tar)?;
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = || format!("failed to write {}", output.display());
-    let temporary = tempfile::Builder::new().prefix(".layer-").tempfile_in(folder).with_context(failed)?;
-    let summary =
-        convert(source, &FileImage(temporary.as_file()), &Limits::default(), threads).with_context(|| failure(tar))?;
+    let mut temporary = tempfile::Builder::new();
+    // As any file that a program makes: what the umask leaves.
+    let permissions = Permissions::from_mode(0o666);
+    let temporary = temporary.prefix(".layer-").permissions(permissions).tempfile_in(folder).with_context(failed)?;
+    let image = FileImage(temporary.as_file());
+    let summary = convert(&mut source, &image, &Limits::default(), threads).with_context(|| failure(tar))?;
+    read_rest(source, tar)?;
     temporary.as_file().sync_all().with_context(failed)?;
     temporary.persist(output).with_context(failed)?;
     Ok(summary)
+}
+
+/// Reads what follows the tar's end mark: checksums come last.
+fn read_rest(mut source: impl Read, tar: &Path) -> Result<()> {
+    io::copy(&mut source, &mut io::sink()).with_context(|| format!("failed to read {}", tar.display()))?;
+    Ok(())
 }
 
 fn failure(tar: &Path) -> String {
