@@ -31,7 +31,7 @@ pub struct KernelPackage {
 pub(crate) struct Kernel {
     /// The image as it is shipped: boot protocol, compressed payload.
     pub(crate) bz_image: Vec<u8>,
-    /// The uncompressed kernel, an ELF file with a PVH entry.
+    /// The uncompressed kernel, an ELF file with a PVH entry and nothing in it but what is loaded.
     pub(crate) elf: Vec<u8>,
     /// What `uname -r` says.
     pub(crate) release: String,
@@ -54,14 +54,15 @@ impl Kernel {
         let bz_image = std::fs::read(&path).context("read", &path)?;
         let image = BzImage::parse(&bz_image).map_err(|reason| kernel_error(&path, reason))?;
         let (banner, release) = (image.banner.to_owned(), image.release().to_owned());
-        let elf = decompress("the kernel's payload", image.payload)?;
-        match Elf::parse(&elf) {
-            Some(elf) if elf.has_pvh_entry() => {}
+        let payload = decompress("the kernel's payload", image.payload)?;
+        let elf = match Elf::parse(&payload) {
+            Some(elf) if elf.has_pvh_entry() => elf.compact(),
             Some(_) => return Err(kernel_error(&path, "it has no PVH entry (CONFIG_PVH)")),
-            None => {
-                return Err(kernel_error(&path, "its payload is not an x86-64 ELF file packed with zstd, xz or gzip"));
-            }
-        }
+            None => None,
+        };
+        let elf = elf.ok_or_else(|| {
+            kernel_error(&path, "its payload is not a sound x86-64 ELF file packed with zstd, xz or gzip")
+        })?;
         let modules = module_folder(folder, &release)?;
         Ok(Self { elf, release, banner, package: package(folder)?, modules, bz_image })
     }

@@ -31,6 +31,7 @@ impl Tee {
     ///   the interpreter never gets any (kernel's drivers/acpi/bus.c: `acpi_init` is what loads it).
     /// - `scsi_mod.scan=manual`: the agent looks for disks where they are (a kernel whose SCSI is a module gets it from the
     ///   agent).
+    /// - `no_timer_check`: an emulated timer may come late on a busy host, which the kernel would take for a broken one and end.
     /// - `cryptomgr.notests`: an emulated processor spends half a second on self-tests of ciphers, where the kernel has them,
     ///   and they find nothing there that the build would not have.
     #[must_use]
@@ -38,7 +39,7 @@ impl Tee {
         match self {
             Self::EmulatedSnp => {
                 "caveau.tee=emulated-snp console=ttyS0 quiet loglevel=3 panic=-1 reboot=t acpi=noirq \
-                 initcall_blacklist=acpi_init scsi_mod.scan=manual cryptomgr.notests"
+                 initcall_blacklist=acpi_init scsi_mod.scan=manual no_timer_check cryptomgr.notests"
             }
             Self::Snp => {
                 "caveau.tee=snp console=ttyS0 quiet loglevel=3 panic=-1 reboot=t acpi=noirq \
