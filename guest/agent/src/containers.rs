@@ -7,15 +7,14 @@ use caveau_policy::{Enforcer, ExecProcess, request};
 use caveau_protocol::{
     AgentError, AgentReply, ContainerId, ContainerStats, CreateContainer, Exec, Limits, ProcessId, ProcessSpec,
 };
-use caveau_runtime::{
-    Container, ContainerPlan, Ids, Process, ProcessPlan, Runtime, StdioKind, make_file_in, make_folder_in, resolve_user,
-};
+use caveau_runtime::{ContainerPlan, Ids, ProcessPlan, StdioKind, resolve_user};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     answer::{Answer, denied, done, failed, invalid, runtime},
     context::{ContainerFiles, Context, VARIABLE},
     live::Live,
+    outside::{Contained, Maker, Runs},
 };
 
 /// Mode bits withheld from new files, as under Docker.
@@ -25,30 +24,39 @@ const UMASK: (&str, u32) = ("0022", 0o022);
 const MAX_EXECUTED: usize = 512;
 
 /// The containers.
-pub(crate) struct Containers {
-    runtime: Runtime,
+pub(crate) struct Containers<M: Maker> {
+    maker: M,
     live: Arc<Live>,
-    known: BTreeMap<ContainerId, Known>,
+    known: BTreeMap<ContainerId, Known<M::Container>>,
     made: u32,
 }
 
 /// A container, and what its further processes are made from.
-struct Known {
-    container: Container,
+struct Known<C: Contained> {
+    container: C,
     root: std::path::PathBuf,
     command: Vec<String>,
     seccomp: Option<String>,
     /// Those that may still run, and the command that each was asked for with.
-    executed: BTreeMap<u32, (Process, Vec<String>)>,
+    executed: BTreeMap<u32, (C::Process, Vec<String>)>,
     /// Number of the last one.
     last_executed: u32,
     files: ContainerFiles,
 }
 
-impl Containers {
+impl<M: Maker> Containers<M> {
     /// None yet.
-    pub(crate) fn new(runtime: Runtime, live: Arc<Live>) -> Self {
-        Self { runtime, live, known: BTreeMap::new(), made: 0 }
+    pub(crate) fn new(maker: M, live: Arc<Live>) -> Self {
+        Self { maker, live, known: BTreeMap::new(), made: 0 }
+    }
+
+    /// What containers will see of the guest.
+    ///
+    /// # Errors
+    /// Where its files cannot be written.
+    pub(crate) fn context(&self, policy: &str, host_certificates: Option<&str>) -> std::io::Result<Context> {
+        let (folder, space) = self.maker.space();
+        Context::new(folder, space, policy, host_certificates)
     }
 
     /// Makes a container in its mounted root file system.
@@ -64,7 +72,7 @@ impl Containers {
         let granted = enforcer.create_container(&asked).map_err(|denial| denied(&denial))?;
         let number = self.made.checked_add(1).ok_or_else(|| invalid("too many containers were made"))?;
         self.made = number;
-        let maker = &mut self.runtime;
+        let maker = &mut self.maker;
         let made = enforcer.carry_out(granted, |permit| {
             let permitted = permit.into_inner();
             let kind = streams(&step.process, permitted.stdio);
@@ -72,17 +80,17 @@ impl Containers {
             let files =
                 context.files(number, &plan.hostname).map_err(|error| failed("write the container's files", &error))?;
             plan.binds = context.binds(&files);
-            match make(maker, &plan, kind) {
+            match maker.create(&plan, kind) {
                 Ok(made) => Ok((made, plan, files)),
                 Err(error) => {
                     // The cause is what is told.
                     let _ = files.remove();
-                    Err(error)
+                    Err(runtime(&error))
                 }
             }
         });
         let (container, plan, files) = made?;
-        self.live.insert(ProcessId::init(step.container.clone()), Arc::new(container.init().watch()));
+        self.live.insert(ProcessId::init(step.container.clone()), container.init().seen());
         let known = Known {
             container,
             root: root.to_owned(),
@@ -148,7 +156,7 @@ impl Containers {
         });
         let made = made?;
         known.last_executed = number;
-        live.insert(ProcessId { container: step.container, exec: Some(number) }, Arc::new(made.watch()));
+        live.insert(ProcessId { container: step.container, exec: Some(number) }, made.seen());
         known.executed.insert(number, (made, asked.arg_list));
         Ok((AgentReply::Exec { exec: number }, Vec::new()))
     }
@@ -220,20 +228,9 @@ impl Containers {
         }
     }
 
-    fn find(&mut self, id: &ContainerId) -> Result<&mut Known, AgentError> {
+    fn find(&mut self, id: &ContainerId) -> Result<&mut Known<M::Container>, AgentError> {
         self.known.get_mut(id).ok_or_else(|| invalid(format!("there is no container {id}")))
     }
-}
-
-/// Makes a container, and what its image has not: its working directory, and the files over which those that name it and its
-/// network are mounted. Those can be links to nowhere, which libcontainer does not follow.
-fn make(maker: &mut Runtime, plan: &ContainerPlan, kind: StdioKind) -> Result<Container, AgentError> {
-    make_folder_in(&plan.root, &plan.process.cwd).map_err(|error| failed("make the working directory", &error))?;
-    for bind in plan.binds.iter().filter(|bind| bind.source.is_file()) {
-        make_file_in(&plan.root, &bind.destination)
-            .map_err(|error| failed(&format!("make a place for {}", bind.destination), &error))?;
-    }
-    maker.create(plan, kind).map_err(|error| runtime(&error))
 }
 
 /// The streams of a process. Without anybody at its other end a terminal would be an error to write to: there is none then.

@@ -1,46 +1,56 @@
 //! Files of the guest's own that every container sees: names, and the security context as in ACI.
 
-use std::{
-    ffi::CStr,
-    fs, io,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-};
+use std::{ffi::CStr, fs, io, net::Ipv4Addr, path::PathBuf};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use caveau_protocol::network::{GUEST, NAME_SERVER};
 use caveau_runtime::Bind;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// Below this the agent keeps its own files.
-const FOLDER: &str = "/run/caveau/context";
-
 /// The variable that tells a container where its security context is.
 pub(crate) const VARIABLE: &str = "UVM_SECURITY_CONTEXT_DIR";
+
+/// What holds a container's own files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// A memory file system of their own: the container may write to them, and must not fill the guest.
+    Memory,
+    /// The folder itself, for tests, which may not mount.
+    #[cfg(test)]
+    Folder,
+}
 
 /// The security context: made once, when the policy is in force.
 #[derive(Debug)]
 pub(crate) struct Context {
+    /// Below this the agent keeps its own files.
+    folder: PathBuf,
+    space: Space,
     /// Where containers see it.
     destination: String,
 }
 
 impl Context {
-    /// Writes the policy, and the host's certificates where it gave some, each in base64.
+    /// Writes the policy below `folder`, and the host's certificates where there are some, each in base64.
     ///
     /// # Errors
     /// Where the files cannot be written.
-    pub(crate) fn new(policy: &str, host_certificates: Option<&str>) -> io::Result<Self> {
-        let folder = Path::new(FOLDER).join("security");
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join("security-policy-base64"), BASE64_STANDARD.encode(policy))?;
+    pub(crate) fn new(
+        folder: PathBuf,
+        space: Space,
+        policy: &str,
+        host_certificates: Option<&str>,
+    ) -> io::Result<Self> {
+        let security = folder.join("security");
+        fs::create_dir_all(&security)?;
+        fs::write(security.join("security-policy-base64"), BASE64_STANDARD.encode(policy))?;
         if let Some(certificates) = host_certificates {
-            fs::write(folder.join("host-amd-cert-base64"), BASE64_STANDARD.encode(certificates))?;
+            fs::write(security.join("host-amd-cert-base64"), BASE64_STANDARD.encode(certificates))?;
         }
         // A random name, as in ACI: no image can have put something there.
         let mut random = [0u8; 8];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-        Ok(Self { destination: format!("/security-context-{}", hex::encode(random)) })
+        Ok(Self { folder, space, destination: format!("/security-context-{}", hex::encode(random)) })
     }
 
     /// The variable for a container's environment.
@@ -51,7 +61,7 @@ impl Context {
     /// The mounts for one container.
     pub(crate) fn binds(&self, files: &ContainerFiles) -> Vec<Bind> {
         let security =
-            Bind { source: Path::new(FOLDER).join("security"), destination: self.destination.clone(), read_only: true };
+            Bind { source: self.folder.join("security"), destination: self.destination.clone(), read_only: true };
         let named = NAMES.map(|name| Bind {
             source: files.folder.join(name),
             destination: format!("/etc/{name}"),
@@ -65,11 +75,13 @@ impl Context {
     /// # Errors
     /// Where the files cannot be made.
     pub(crate) fn files(&self, number: u32, hostname: &str) -> io::Result<ContainerFiles> {
-        let folder = Path::new(FOLDER).join(number.to_string());
+        let folder = self.folder.join(number.to_string());
         fs::create_dir_all(&folder)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("tmpfs", &folder, "tmpfs", flags, SPACE)?;
-        let files = ContainerFiles { folder };
+        if self.space == Space::Memory {
+            mount("tmpfs", &folder, "tmpfs", flags, SPACE)?;
+        }
+        let files = ContainerFiles { folder, space: self.space };
         let written = files.write(hostname);
         if written.is_err() {
             // What failed is told; an empty folder more is no matter.
@@ -89,6 +101,7 @@ const SPACE: &CStr = c"mode=755,size=64k,nr_inodes=8";
 #[derive(Debug)]
 pub(crate) struct ContainerFiles {
     folder: PathBuf,
+    space: Space,
 }
 
 impl ContainerFiles {
@@ -103,8 +116,14 @@ impl ContainerFiles {
     /// # Errors
     /// Where they are in use.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        unmount(&self.folder, UnmountFlags::DETACH)?;
-        fs::remove_dir(&self.folder)
+        match self.space {
+            Space::Memory => {
+                unmount(&self.folder, UnmountFlags::DETACH)?;
+                fs::remove_dir(&self.folder)
+            }
+            #[cfg(test)]
+            Space::Folder => fs::remove_dir_all(&self.folder),
+        }
     }
 }
 
@@ -121,5 +140,26 @@ mod tests {
     fn hosts_names_the_container_and_loopback() {
         let text = hosts("web", Ipv4Addr::new(10, 0, 2, 15));
         assert!(text.contains("127.0.0.1 localhost\n") && text.ends_with("10.0.2.15 web\n"));
+    }
+
+    #[test]
+    fn the_context_is_what_containers_look_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |name: &str| {
+            let text = fs::read_to_string(folder.path().join("security").join(name)).ok()?;
+            Some(String::from_utf8(BASE64_STANDARD.decode(text).unwrap()).unwrap())
+        };
+        Context::new(folder.path().to_owned(), Space::Folder, "policy", None).unwrap();
+        assert_eq!([read("security-policy-base64"), read("host-amd-cert-base64")], [Some("policy".into()), None]);
+        let context = Context::new(folder.path().to_owned(), Space::Folder, "policy", Some("{}")).unwrap();
+        assert_eq!(read("host-amd-cert-base64").unwrap(), "{}");
+        let files = context.files(1, "web").unwrap();
+        let binds = context.binds(&files);
+        let places: Vec<&str> = binds.iter().skip(1).map(|bind| bind.destination.as_str()).collect();
+        assert_eq!(places, ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"]);
+        assert!(binds[0].read_only && context.variable().ends_with(&binds[0].destination));
+        assert_eq!(fs::read_to_string(&binds[1].source).unwrap(), "web\n");
+        files.remove().unwrap();
+        assert!(!binds[1].source.exists());
     }
 }

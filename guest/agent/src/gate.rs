@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -10,8 +9,7 @@ use std::{
 
 use caveau_policy::{Enforcer, Platform, request};
 use caveau_protocol::{AgentError, AgentReply, AgentRequest, ContainerId, EventKind, Hello, LayerId, MountScratch};
-use caveau_runtime::{Reaper, Runtime};
-use caveau_storage::{CorruptionWatch, EncryptedDisk, Layer, Overlay, Scratch, ScratchSource, Storage};
+use caveau_storage::CorruptionWatch;
 use caveau_tee::Tee;
 
 use crate::{
@@ -21,6 +19,7 @@ use crate::{
     containers::Containers,
     context::Context,
     live::Live,
+    outside::{Disks, Maker, Placed, Source},
     timeline::Timeline,
 };
 
@@ -31,23 +30,25 @@ const WATCH: Duration = Duration::from_secs(3600);
 pub(crate) type LayerNames = Arc<Mutex<BTreeMap<String, LayerId>>>;
 
 /// What a booted guest has to work with.
-pub(crate) struct Guest {
+pub(crate) struct Guest<D, M> {
     /// The link to the secure processor.
     pub(crate) tee: Box<dyn Tee>,
     /// Disks and file systems.
-    pub(crate) storage: Storage,
+    pub(crate) disks: D,
+    /// What makes containers.
+    pub(crate) maker: M,
 }
 
 /// A guest's state, as far as requests change it.
-pub(crate) struct Gate {
+pub(crate) struct Gate<D: Disks, M: Maker> {
     attester: Attester,
-    storage: Storage,
-    layers: BTreeMap<LayerId, Layer>,
+    disks: D,
+    layers: BTreeMap<LayerId, D::Layer>,
     layer_names: LayerNames,
     last_layer: u32,
-    scratch: Option<(Scratch, Option<EncryptedDisk>)>,
-    overlays: BTreeMap<ContainerId, Overlay>,
-    containers: Containers,
+    scratch: Option<(D::Scratch, Option<D::Disk>)>,
+    overlays: BTreeMap<ContainerId, D::Overlay>,
+    containers: Containers<M>,
     hello: Hello,
     in_force: Option<InForce>,
 }
@@ -58,29 +59,25 @@ struct InForce {
     context: Context,
 }
 
-impl Gate {
+impl<D: Disks, M: Maker> Gate<D, M> {
     /// A gate that lets nothing through yet.
-    ///
-    /// # Errors
-    /// Where the kernel does not say its release.
-    pub(crate) fn new(guest: Guest, reaper: Arc<Reaper>, live: Arc<Live>) -> Result<Self, Fatal> {
-        let Guest { tee, storage } = guest;
+    pub(crate) fn new(guest: Guest<D, M>, live: Arc<Live>) -> Self {
+        let Guest { tee, disks, maker } = guest;
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let (agent, tee_name) = (env!("CARGO_PKG_VERSION").to_owned(), tee.kind().to_string());
         let hello = Hello { agent, tee: tee_name, kernel, boot_ns: 0, steps: Vec::new() };
-        let runtime = Runtime::new(Path::new("/run/caveau/containers").to_owned(), reaper);
-        Ok(Self {
+        Self {
             attester: Attester::new(tee),
-            storage,
+            disks,
             layers: BTreeMap::new(),
             layer_names: LayerNames::default(),
             last_layer: 0,
             scratch: None,
             overlays: BTreeMap::new(),
-            containers: Containers::new(runtime, live),
+            containers: Containers::new(maker, live),
             hello,
             in_force: None,
-        })
+        }
     }
 
     /// What hello says of the start.
@@ -126,8 +123,8 @@ impl Gate {
         let text = String::from_utf8(body).map_err(|_| invalid("the policy is not UTF-8 text"))?;
         let (enforcer, certificates) = self.attester.enforcer(&text)?;
         let certificates = certificates.as_deref().or(host_certificates);
-        let context =
-            Context::new(&text, certificates).map_err(|error| failed("write the security context", &error))?;
+        let context = self.containers.context(&text, certificates);
+        let context = context.map_err(|error| failed("write the security context", &error))?;
         let digest = enforcer.policy().digest().to_string();
         self.in_force = Some(InForce { enforcer, context });
         Ok((AgentReply::Policy { digest }, Vec::new()))
@@ -138,12 +135,12 @@ impl Gate {
         let asked = request::MountDevice { target: Platform::layer_target(number), device_hash: step.root.clone() };
         let granted = enforcer.mount_device(&asked).map_err(|denial| denied(&denial))?;
         self.last_layer = number;
-        let storage = &self.storage;
+        let disks = &self.disks;
         let layer = enforcer
-            .carry_out(granted, |permit| storage.mount_layer(permit, step.lun))
+            .carry_out(granted, |permit| disks.mount_layer(permit, step.lun))
             .map_err(|error| failed(&format!("mount the layer of disk {}", step.lun), &error))?;
         let id = LayerId(number);
-        self.layer_names.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.device_name(), id);
+        self.layer_names.lock().unwrap_or_else(PoisonError::into_inner).insert(D::device_name(&layer), id);
         self.layers.insert(id, layer);
         Ok((AgentReply::Layer { layer: id }, Vec::new()))
     }
@@ -152,11 +149,11 @@ impl Gate {
         let layer = self.layers.get(&id).ok_or_else(|| unknown_layer(id))?;
         let asked = request::Unmount { unmount_target: layer.target().display().to_string() };
         let granted = enforcer.unmount_device(&asked).map_err(|denial| denied(&denial))?;
-        let storage = &self.storage;
+        let disks = &self.disks;
         enforcer
-            .carry_out(granted, |permit| storage.unmount_layer(permit, layer))
+            .carry_out(granted, |permit| disks.unmount_layer(permit, layer))
             .map_err(|error| failed("unmount the layer", &error))?;
-        self.layer_names.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer.device_name());
+        self.layer_names.lock().unwrap_or_else(PoisonError::into_inner).remove(&D::device_name(layer));
         self.layers.remove(&id);
         done()
     }
@@ -184,28 +181,28 @@ impl Gate {
         step: &MountScratch,
         target: String,
         medium: request::Medium,
-        disk: Option<&EncryptedDisk>,
+        disk: Option<&D::Disk>,
         enforcer: &mut Enforcer,
-    ) -> Result<Scratch, AgentError> {
+    ) -> Result<D::Scratch, AgentError> {
         let asked = request::ScratchMount { target, encrypted: true, medium };
         let granted = enforcer.scratch_mount(&asked).map_err(|denial| denied(&denial))?;
         let source = match (disk, step) {
-            (Some(disk), _) => ScratchSource::Disk(disk),
-            (None, MountScratch::Memory { bytes }) => ScratchSource::Memory { bytes: *bytes },
+            (Some(disk), _) => Source::Disk(disk),
+            (None, MountScratch::Memory { bytes }) => Source::Memory { bytes: *bytes },
             (None, MountScratch::Encrypted { .. }) => return Err(invalid("there is no disk")),
         };
-        let storage = &self.storage;
-        let made = enforcer.carry_out(granted, |permit| storage.mount_scratch(permit, &source));
+        let disks = &self.disks;
+        let made = enforcer.carry_out(granted, |permit| disks.mount_scratch(permit, source));
         made.map_err(|error| failed("make scratch space", &error))
     }
 
     /// Takes the first step back where the second failed with `error`; gives what to tell.
-    fn unmount_disk(&self, disk: Option<EncryptedDisk>, error: AgentError, enforcer: &mut Enforcer) -> AgentError {
+    fn unmount_disk(&self, disk: Option<D::Disk>, error: AgentError, enforcer: &mut Enforcer) -> AgentError {
         let Some(disk) = disk else { return error };
         let asked = request::Unmount { unmount_target: disk.target().display().to_string() };
-        let storage = &self.storage;
+        let disks = &self.disks;
         let unmounted = enforcer.rw_unmount_device(&asked).map_err(|denial| denied(&denial)).and_then(|granted| {
-            let unmounted = enforcer.carry_out(granted, |permit| storage.unmount_disk(permit, &disk));
+            let unmounted = enforcer.carry_out(granted, |permit| disks.unmount_disk(permit, &disk));
             unmounted.map_err(|error| failed("unmount the disk", &error))
         });
         match unmounted {
@@ -214,7 +211,7 @@ impl Gate {
         }
     }
 
-    fn mount_disk(&self, lun: u16, target: &str, enforcer: &mut Enforcer) -> Result<EncryptedDisk, AgentError> {
+    fn mount_disk(&self, lun: u16, target: &str, enforcer: &mut Enforcer) -> Result<D::Disk, AgentError> {
         let asked = request::RwMountDevice {
             target: target.to_owned(),
             encrypted: true,
@@ -222,9 +219,9 @@ impl Gate {
             filesystem: "ext4".to_owned(),
         };
         let granted = enforcer.rw_mount_device(&asked).map_err(|denial| denied(&denial))?;
-        let storage = &self.storage;
+        let disks = &self.disks;
         enforcer
-            .carry_out(granted, |permit| storage.mount_disk(permit, lun))
+            .carry_out(granted, |permit| disks.mount_disk(permit, lun))
             .map_err(|error| failed(&format!("encrypt and mount disk {lun}"), &error))
     }
 
@@ -244,9 +241,9 @@ impl Gate {
             target: Platform::overlay_target(step.container.as_str()),
         };
         let granted = enforcer.mount_overlay(&asked).map_err(|denial| denied(&denial))?;
-        let storage = &self.storage;
+        let disks = &self.disks;
         let overlay = enforcer
-            .carry_out(granted, |permit| storage.mount_overlay(permit, scratch))
+            .carry_out(granted, |permit| disks.mount_overlay(permit, scratch))
             .map_err(|error| failed("mount the overlay", &error))?;
         self.overlays.insert(step.container.clone(), overlay);
         done()
@@ -257,16 +254,16 @@ impl Gate {
         let overlay = overlay.ok_or_else(|| invalid(format!("container {container} has no overlay")))?;
         let asked = request::Unmount { unmount_target: overlay.target().display().to_string() };
         let granted = enforcer.unmount_overlay(&asked).map_err(|denial| denied(&denial))?;
-        let storage = &self.storage;
+        let disks = &self.disks;
         enforcer
-            .carry_out(granted, |permit| storage.unmount_overlay(permit, overlay))
+            .carry_out(granted, |permit| disks.unmount_overlay(permit, overlay))
             .map_err(|error| failed("unmount the overlay", &error))?;
         self.overlays.remove(container);
         done()
     }
 }
 
-impl Steps for Gate {
+impl<D: Disks, M: Maker> Steps for Gate<D, M> {
     fn step(&mut self, step: AgentRequest, body: Vec<u8>) -> Answer {
         match step {
             AgentRequest::Hello => Ok((AgentReply::Hello(self.hello.clone()), Vec::new())),
@@ -317,3 +314,6 @@ pub(crate) fn watch_layers(names: LayerNames, live: Arc<Live>) -> Result<(), Fat
     thread::Builder::new().name("watch".into()).stack_size(64 * 1024).spawn(body).map_err(fatal("start a thread"))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

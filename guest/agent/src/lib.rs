@@ -45,13 +45,14 @@ mod events;
 mod gate;
 mod live;
 mod netlink;
+mod outside;
 mod port;
 mod timeline;
 
 use std::{fs::File, io::Write as _, process::ExitCode, sync::Arc};
 
 use caveau_protocol::AgentRequest;
-use caveau_runtime::Reaper;
+use caveau_runtime::{Reaper, Runtime};
 use caveau_storage::Storage;
 use rustix::system::{RebootCommand, reboot};
 
@@ -85,7 +86,8 @@ fn boot_and_serve(mut timeline: Timeline) -> Result<(), Fatal> {
     let live = Arc::new(Live::default());
     let notified = Arc::clone(&live);
     let reaper = Reaper::start(move |_| notified.exited())?;
-    let mut gate = Gate::new(Guest { tee, storage }, reaper, Arc::clone(&live))?;
+    let maker = Runtime::new("/run/caveau/containers".into(), reaper);
+    let mut gate = Gate::new(Guest { tee, disks: storage, maker }, Arc::clone(&live));
     gate::watch_layers(gate.layers(), Arc::clone(&live))?;
     timeline.done("open the port");
     gate.tell(timeline);

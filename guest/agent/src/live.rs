@@ -322,7 +322,7 @@ pub(crate) mod tests {
             (Arc::new(Self { stdio, exit: OnceLock::new() }), ends)
         }
 
-        fn end(&self, live: &Live, code: u8) {
+        pub(crate) fn end(&self, live: &Live, code: u8) {
             self.exit.set(ExitStatus { code, signaled: false }).unwrap();
             live.exited();
         }
