@@ -107,14 +107,16 @@ impl<'a> Elf<'a> {
         let tables = size_of::<Header>() + programs.len() * size_of::<ProgramHeader>();
         let mut contents = Vec::new();
         for program in &mut programs {
-            let all = self.range(program.offset.get(), program.file_size.get())?;
-            let end = all.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            let bytes = all.get(..end)?;
+            let mut bytes = self.range(program.offset.get(), program.file_size.get())?;
             program.offset = ((tables + contents.len()) as u64).into();
-            program.file_size = (end as u64).into();
-            program.memory_size = program.file_size;
-            // Offsets that are congruent to addresses matter to who maps pages of the file, and nobody does.
-            program.align = 1.into();
+            if program.kind.get() == PT_LOAD {
+                let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                bytes = bytes.get(..end)?;
+                program.file_size = (end as u64).into();
+                program.memory_size = program.file_size;
+                // Offsets that are congruent to addresses matter to who maps pages of the file, and nobody does.
+                program.align = 1.into();
+            }
             contents.extend(bytes);
             // Notes are read as words.
             contents.resize(contents.len().next_multiple_of(8), 0);
@@ -217,7 +219,9 @@ mod tests {
     fn loaded(elf: &Elf<'_>) -> Vec<(u32, u64, Vec<u8>)> {
         let segment = |program: &ProgramHeader| {
             let mut bytes = elf.range(program.offset.get(), program.file_size.get()).unwrap().to_vec();
-            bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+            if program.kind.get() == PT_LOAD {
+                bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+            }
             (program.kind.get(), program.physical_address.get(), bytes)
         };
         elf.programs().unwrap().iter().map(segment).collect()
