@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::{
     fuzz, images, layering,
     process::{command, headline, run, run_lines},
-    setup::{self, Setup},
+    setup::{self, Setup, build_agent},
 };
 
 /// What ran, summed over all test programs.
@@ -61,6 +61,7 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
     cargo.args(["--", "--show-output"]).args(filter.iter().skip(1));
     cargo.env("CAVEAU_GUEST", &guest).env("CAVEAU_TEST_IMAGES", &images);
     cargo.env("CAVEAU_SEV_SNP_MEASURE", &setup.snp_measure);
+    cargo.env("CAVEAU_DISTRIBUTION_KERNEL", &setup.distribution_kernel).env("CAVEAU_AGENT", build_agent(root)?);
     let mut run = |cargo: &mut Command| {
         run_lines(cargo, |line| {
             println!("{line}");
