@@ -5,8 +5,8 @@ use std::{fs, path::Path, time::Duration};
 use serde::Serialize;
 
 use crate::{
-    Accelerator, Guest, GuestFiles, KvmVerdict, Machine, MachineParts, Qemu, SNP_VERSION, SealedFile, StateRoot,
-    TeeParts, machine_start, memfd, probe_kvm,
+    Accelerator, Guest, GuestFiles, KvmVerdict, Machine, MachineParts, Qemu, SNP_VERSION, SealedFile, SnpHostError,
+    StateRoot, TeeParts, check_snp_host, memfd,
 };
 
 /// Oldest QEMU that emulated-snp was run with.
@@ -62,8 +62,8 @@ impl Report {
     }
 }
 
-/// Tries everything that groups need of this host: about a second, or up to ten more where KVM is tried for the first time
-/// with this guest. `guest` are the parts for `emulated-snp`, `ovmf` a firmware for `snp`, `scratch` a folder for scratch
+/// Tries everything that groups need of this host: about a second, or up to ten more where KVM does not work. What is found of
+/// KVM is remembered for the starts of groups. `guest` are the parts for `emulated-snp`, `ovmf` a firmware for `snp`, `scratch` a folder for scratch
 /// disks.
 #[must_use]
 pub fn report(guest: &GuestFiles, ovmf: Option<&Path>, scratch: &Path) -> Report {
@@ -114,7 +114,8 @@ pub fn report(guest: &GuestFiles, ovmf: Option<&Path>, scratch: &Path) -> Report
         report.add("machine", machine(qemu, guest));
         report.add(
             "KVM",
-            match probe_kvm(qemu, guest, root.path()) {
+            // Not what was found some time ago: since then the user may have got the device, or lost it.
+            match KvmVerdict::try_anew(qemu, guest, root.path()) {
                 KvmVerdict::Works => Ok("booted the guest's kernel".into()),
                 KvmVerdict::Fails { reason } => Err((
                     Verdict::Lacking,
@@ -186,14 +187,20 @@ fn available_mib(meminfo: &str) -> u64 {
 /// What `snp` needs beyond the rest.
 fn snp(qemu: Option<&Qemu>, ovmf: Option<&Path>) -> Result<String, (Verdict, String, &'static str)> {
     let lacking = |found: String, remedy| Err((Verdict::Lacking, found, remedy));
-    if let Err(error) = machine_start::check_snp_host() {
-        return lacking(crate::chain(&error), "use a host with an AMD EPYC 7003 or newer and SEV-SNP switched on");
+    match check_snp_host() {
+        Ok(()) => {}
+        Err(error @ SnpHostError::Off { .. }) => {
+            return lacking(crate::chain(&error), "use a host with an AMD EPYC 7003 or newer and SEV-SNP switched on");
+        }
+        Err(error @ SnpHostError::Device { .. }) => {
+            return lacking(crate::chain(&error), "give this user /dev/kvm and /dev/sev");
+        }
     }
     let Some(qemu) = qemu else { return lacking("there is no QEMU".into(), "install QEMU 9.1 or newer") };
     if let Err(error) = qemu.require("TEE snp", SNP_VERSION) {
         return lacking(crate::chain(&error), "install QEMU 9.1 or newer");
     }
-    let remedy = "give the path of an AmdSev build of OVMF";
+    let remedy = "give the AmdSev build of OVMF with --firmware FILE, or put it in the guest folder";
     let Some(ovmf) = ovmf else { return lacking("no firmware was given".into(), remedy) };
     let bytes = match fs::read(ovmf) {
         Ok(bytes) => bytes,

@@ -50,6 +50,7 @@ pub use machine::{
     Board, Disk, Hardware, KvmVerdict, Machine, MachineError, MachineParts, Process, Qemu, QemuError, Qmp, QmpError,
     SNP_VERSION, TeeParts, compose, probe_kvm,
 };
+pub use machine_start::{SnpHostError, check_snp_host};
 pub use memfd::{SealError, SealedFile};
 pub use name::{GroupName, InvalidName};
 pub use plan::{

@@ -1,6 +1,11 @@
 //! From a plan to a running VM: measured parts, secure processor, disks, QEMU.
 
-use std::{io, path::PathBuf, sync::Arc, thread};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use sha2::{Digest, Sha256};
@@ -64,8 +69,30 @@ pub(crate) enum MachineStartError {
     },
     #[error("the thread that has the launch measured panicked")]
     Panicked,
-    #[error("TEE snp needs /dev/kvm on a host with SEV-SNP")]
-    NoKvm(#[source] io::Error),
+    #[error("TEE snp cannot be used on this host")]
+    SnpHost(#[from] SnpHostError),
+}
+
+/// Why a host cannot have SEV-SNP guests.
+#[derive(Debug, thiserror::Error)]
+pub enum SnpHostError {
+    /// The kernel does not offer it.
+    #[error("SEV-SNP is off: {path:?} {found}")]
+    Off {
+        /// The file that would say otherwise.
+        path: PathBuf,
+        /// What it says, or why it says nothing.
+        found: String,
+    },
+    /// The kernel offers it, and a device that it takes is not there or not for this user.
+    #[error("SEV-SNP is on, but {path:?} cannot be opened")]
+    Device {
+        /// The device.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
 }
 
 /// Starts the VM of `plan`; `note` hears of each step. Call this from the thread that will live as long as the VM.
@@ -155,17 +182,33 @@ fn disks(plan: &LaunchPlan) -> Result<Vec<(std::os::fd::OwnedFd, bool)>, Machine
     Ok(disks)
 }
 
-/// Whether this machine can have SEV-SNP guests at all.
-pub(crate) fn check_snp_host() -> Result<(), MachineStartError> {
-    std::fs::File::options().read(true).write(true).open("/dev/kvm").map(drop).map_err(MachineStartError::NoKvm)?;
-    let parameter = "/sys/module/kvm_amd/parameters/sev_snp";
-    match std::fs::read_to_string(parameter).as_deref().map(str::trim) {
-        Ok("Y" | "1") => Ok(()),
-        Ok(other) => {
-            Err(MachineStartError::NoKvm(io::Error::other(format!("{parameter} says {other:?}: SEV-SNP is off"))))
-        }
-        Err(error) => Err(MachineStartError::NoKvm(io::Error::other(format!("{parameter} cannot be read: {error}")))),
+/// Whether this machine can have SEV-SNP guests, and this user start them: the kernel has it on, and both devices that QEMU
+/// takes can be opened.
+///
+/// # Errors
+/// [`SnpHostError`].
+pub fn check_snp_host() -> Result<(), SnpHostError> {
+    check_snp_host_below(Path::new("/"))
+}
+
+/// The same for the host whose file system is below `root`.
+fn check_snp_host_below(root: &Path) -> Result<(), SnpHostError> {
+    let path = root.join("sys/module/kvm_amd/parameters/sev_snp");
+    let found = match std::fs::read_to_string(&path) {
+        Ok(text) if matches!(text.trim(), "Y" | "1") => None,
+        Ok(text) => Some(format!("says {:?}", text.trim())),
+        Err(error) => Some(format!("cannot be read: {error}")),
+    };
+    if let Some(found) = found {
+        return Err(SnpHostError::Off { path, found });
     }
+    for device in ["dev/kvm", "dev/sev"] {
+        let path = root.join(device);
+        if let Err(cause) = std::fs::File::options().read(true).write(true).open(&path) {
+            return Err(SnpHostError::Device { path, cause });
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a firmware that would boot a kernel unchecked.
@@ -175,4 +218,35 @@ fn check_firmware(plan: &LaunchPlan, guest: &Guest) -> Result<(), MachineStartEr
     let refused = |cause| MachineStartError::Firmware { path: path.clone(), cause };
     let bytes = image.read().map_err(|error| refused(crate::firmware::FirmwareFault::Unreadable(error)))?;
     crate::firmware::check_enforces_hashes(&bytes).map_err(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_snp_where_it_is_on_and_both_devices_open() {
+        let host = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = host.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let missing = |name: &str| match check_snp_host_below(host.path()) {
+            Err(SnpHostError::Device { path, .. }) => assert!(path.ends_with(name), "{path:?}"),
+            other => unreachable!("{name} is missing: {other:?}"),
+        };
+        let off = || assert!(matches!(check_snp_host_below(host.path()), Err(SnpHostError::Off { .. })));
+        off();
+        write("dev/kvm", "");
+        write("dev/sev", "");
+        write("sys/module/kvm_amd/parameters/sev_snp", "N\n");
+        off();
+        write("sys/module/kvm_amd/parameters/sev_snp", "Y\n");
+        check_snp_host_below(host.path()).unwrap();
+        std::fs::remove_file(host.path().join("dev/sev")).unwrap();
+        missing("dev/sev");
+        std::fs::remove_file(host.path().join("dev/kvm")).unwrap();
+        missing("dev/kvm");
+    }
 }

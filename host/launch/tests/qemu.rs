@@ -221,6 +221,16 @@ fn the_probe_of_kvm_is_bounded_and_remembered() {
     }
     assert_eq!(files, [".kvm-probe.json"], "the probe's own folder is gone");
     assert_eq!(probe_kvm(&bench.qemu, &guest, state.path()), first);
+    // Whoever tries anew is told what is, not what was found once, and has it remembered.
+    let file = state.path().join(".kvm-probe.json");
+    let mut memory: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    memory["verdict"] = serde_json::json!({ "verdict": "fails", "reason": "that was yesterday" });
+    fs::write(&file, memory.to_string()).unwrap();
+    let yesterday = KvmVerdict::Fails { reason: "that was yesterday".into() };
+    assert_eq!(probe_kvm(&bench.qemu, &guest, state.path()), yesterday);
+    let anew = KvmVerdict::try_anew(&bench.qemu, &guest, state.path());
+    assert_ne!(anew, yesterday);
+    assert_eq!(probe_kvm(&bench.qemu, &guest, state.path()), anew);
     // Another kernel is another question.
     let memory = fs::read_to_string(state.path().join(".kvm-probe.json")).unwrap();
     let _ = probe_kvm(&bench.qemu, &bench.guest(&kernel(Then::Halt)[..2048]), state.path());

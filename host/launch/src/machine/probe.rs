@@ -28,6 +28,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What the kernel says where it came as far as looking for its root file system.
 const ARRIVED: &str = "Unable to mount root fs";
 
+/// The file of what was found.
+const MEMORY: &str = ".kvm-probe.json";
+
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case", deny_unknown_fields)]
@@ -53,19 +56,33 @@ struct Remembered {
 /// boot is another. Takes at most 10 s (2 s without hardware virtualization), and a moment where it is remembered.
 #[must_use]
 pub fn probe_kvm(qemu: &Qemu, guest: &Guest, folder: &Path) -> KvmVerdict {
-    if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
-        return KvmVerdict::Fails { reason: format!("/dev/kvm cannot be opened: {error}") };
-    }
-    let Some(key) = key(qemu, guest) else {
-        return KvmVerdict::Fails { reason: "the probe's key cannot be made".into() };
-    };
-    let memory = folder.join(".kvm-probe.json");
-    if let Some(verdict) = remembered(&memory, &key) {
+    if let Err(verdict) = open_device() {
         return verdict;
     }
-    let verdict = tried(qemu, guest, folder);
-    remember(&memory, &Remembered { key, verdict: verdict.clone() });
-    verdict
+    let key = key(qemu, guest);
+    let known = key.and_then(|key| remembered(&folder.join(MEMORY), &key));
+    known.unwrap_or_else(|| KvmVerdict::try_anew(qemu, guest, folder))
+}
+
+/// A device that cannot be opened is told at once, and never remembered.
+fn open_device() -> Result<(), KvmVerdict> {
+    let opened = File::options().read(true).write(true).open("/dev/kvm");
+    opened.map(drop).map_err(|error| KvmVerdict::Fails { reason: format!("/dev/kvm cannot be opened: {error}") })
+}
+
+impl KvmVerdict {
+    /// As [`probe_kvm`], by booting the kernel whatever is remembered; what is found is remembered instead.
+    #[must_use]
+    pub fn try_anew(qemu: &Qemu, guest: &Guest, folder: &Path) -> Self {
+        if let Err(verdict) = open_device() {
+            return verdict;
+        }
+        let verdict = tried(qemu, guest, folder);
+        if let Some(key) = key(qemu, guest) {
+            remember(&folder.join(MEMORY), &Remembered { key, verdict: verdict.clone() });
+        }
+        verdict
+    }
 }
 
 /// Boots the kernel under KVM, without disks, in a folder of its own that goes away again.
