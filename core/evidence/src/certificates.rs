@@ -2,7 +2,6 @@
 
 use caveau_snp::certificate::Certificate;
 use caveau_snp::crl::Crl;
-use caveau_snp::time::Timestamp;
 use caveau_sp_message::TableError;
 use caveau_sp_message::certificates::{self as table, CertificateId};
 use serde::Deserialize;
@@ -153,13 +152,6 @@ impl Certificates {
             root: one("root", self.root, other.root)?,
             crl: one("revocation list", self.crl, other.crl)?,
         })
-    }
-
-    /// Whether there is no revocation list, or one that says it is in force `at` this time: whether to look for a newer one.
-    #[must_use]
-    pub fn list_in_force(&self, at: Timestamp) -> bool {
-        let Some(list) = &self.crl else { return true };
-        Crl::parse(list).is_ok_and(|list| list.this_update() <= at && at <= list.next_update())
     }
 
     /// These, and what is missing from `other`.

@@ -35,6 +35,7 @@ mod appraisal_policy;
 mod certificates;
 mod file;
 mod pem;
+mod revocation;
 mod verified;
 
 pub use appraisal_policy::{
@@ -58,4 +59,5 @@ pub use caveau_snp::time::Timestamp;
 pub use certificates::{Certificates, CertificatesError};
 pub use file::{Evidence, EvidenceError, MAX_EVIDENCE_BYTES, Tee};
 pub use pem::certificates as certificates_from_pem;
+pub use revocation::OwnLists;
 pub use verified::{Verification, Verified, judge, verify};

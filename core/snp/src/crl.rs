@@ -64,6 +64,24 @@ impl<'a> Crl<'a> {
         self.next_update
     }
 
+    /// Whether `root` signed this list, in its own name.
+    #[must_use]
+    pub fn is_of(&self, root: &Certificate<'_>) -> bool {
+        root.has_signed(self.tbs, self.signature) && self.issuer == root.subject()
+    }
+
+    /// Whether it may be used `at` that time.
+    #[must_use]
+    pub fn is_in_force(&self, at: Timestamp) -> bool {
+        self.this_update <= at && at <= self.next_update
+    }
+
+    /// Whether the certificate's serial number is on it.
+    #[must_use]
+    pub fn revokes(&self, certificate: &Certificate<'_>) -> bool {
+        self.revoked.contains(&certificate.serial())
+    }
+
     /// Whether `root` signed this list, it is in force `at` that time, not older than number `at_least`, and does not revoke
     /// `intermediate`.
     ///
@@ -89,18 +107,23 @@ impl<'a> Crl<'a> {
                 format!("the revocation list names another issuer than {}", root.common_name()),
             ));
         }
-        self.check_freshness(at, at_least)?;
-        if self.revoked.contains(&intermediate.serial()) {
+        self.check_dates(at)?;
+        // Before the number: what an old list revokes stays revoked.
+        if self.revokes(intermediate) {
             let serial = hex::encode(intermediate.serial());
             let sentence = format!("{} (serial {serial}) is revoked", intermediate.common_name());
             return Err(Refusal::new("intermediate-revoked", sentence));
+        }
+        if self.number < at_least {
+            let sentence = format!("the revocation list has number {}, and {at_least} was seen before", self.number);
+            return Err(Refusal::new("crl-rollback", sentence));
         }
         let Self { number, next_update, .. } = self;
         Ok(format!("{} is not revoked by list {number}, in force until {next_update}", intermediate.common_name()))
     }
 
-    fn check_freshness(&self, at: Timestamp, at_least: u64) -> Result<(), Refusal> {
-        let Self { number, this_update, next_update, .. } = self;
+    fn check_dates(&self, at: Timestamp) -> Result<(), Refusal> {
+        let Self { this_update, next_update, .. } = self;
         if at < *this_update {
             let sentence = format!("the revocation list is of {this_update}, later than {at}");
             return Err(Refusal::new("crl-not-yet-valid", sentence));
@@ -109,10 +132,6 @@ impl<'a> Crl<'a> {
             let sentence =
                 format!("the revocation list was in force until {next_update}, now it is {at}: fetch a newer one");
             return Err(Refusal::new("crl-stale", sentence));
-        }
-        if *number < at_least {
-            let sentence = format!("the revocation list has number {number}, and {at_least} was seen before");
-            return Err(Refusal::new("crl-rollback", sentence));
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The command line: one source for names, help and completion.
 
+mod examples;
 mod run;
 
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ pub(crate) use run::{ContainerOptions, GuestFolder, Pull, Run, Source, TeeChoice
 
 /// Run standard container images in an attested VM of their own.
 #[derive(Debug, Parser)]
-#[command(name = "caveau", version, max_term_width = 110, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "caveau", version, max_term_width = 110, after_help = examples::CAVEAU, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -18,19 +19,10 @@ pub(crate) struct Cli {
     /// Print JSON where a command prints a table.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Say nothing but results and errors.
+    /// Say nothing but results, errors, and warnings of what is not protected.
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
 }
-
-const EXAMPLES: &str = "Examples:
-  caveau run -p 8080:80 docker.io/library/nginx            run an image, its port 80 on 127.0.0.1:8080
-  caveau run -d --name db redis                            in the background
-  caveau attest db --nonce $(openssl rand -hex 32) > ev.json
-  caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1
-
-Exit codes: 0 done, 1 refused (verify) or not able (doctor), 2 wrong usage or failure. run and exec end with the
-container's own code, and with 125 (Caveau or the policy says no), 126 (cannot be executed) or 127 (not found), as Docker does.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -48,11 +40,13 @@ pub(crate) enum Command {
     /// Remove groups that have ended.
     Rm(Rm),
     /// Print all that is known of a group.
+    #[command(after_help = examples::INSPECT)]
     Inspect(Name),
     /// Print what a group uses.
+    #[command(after_help = examples::STATS)]
     Stats(Name),
     /// Make policies and look at them.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::POLICY)]
     Policy(Policy),
     /// Get a signed proof of what a running group is.
     Attest(Attest),
@@ -61,17 +55,18 @@ pub(crate) enum Command {
     /// Compute the launch digest that a secure processor would measure.
     Measure(Measure),
     /// Build and inspect the measured guest.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::GUEST)]
     Guest(Guest),
     /// Images and their converted layers.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::IMAGE)]
     Image(Image),
     /// Convert layers.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::LAYER)]
     Layer(Layer),
     /// Say what this machine can do, by trying it.
     Doctor(Doctor),
     /// Print a completion script for a shell.
+    #[command(after_help = examples::COMPLETIONS)]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -101,6 +96,7 @@ pub(crate) struct Internal {
 
 /// `caveau ps`.
 #[derive(Debug, Args)]
+#[command(after_help = examples::PS)]
 pub(crate) struct Ps {
     /// Also those that have ended.
     #[arg(long, short)]
@@ -116,6 +112,7 @@ pub(crate) struct Name {
 
 /// `caveau logs`.
 #[derive(Debug, Args)]
+#[command(after_help = examples::LOGS)]
 pub(crate) struct Logs {
     /// The group.
     pub(crate) name: String,
@@ -132,9 +129,7 @@ pub(crate) struct Logs {
 
 /// `caveau exec`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "The command must have been allowed when the group was started: caveau run --allow-exec 'COMMAND'."
-)]
+#[command(after_help = examples::EXEC)]
 pub(crate) struct Exec {
     /// The group.
     pub(crate) name: String,
@@ -151,6 +146,7 @@ pub(crate) struct Exec {
 
 /// `caveau stop`.
 #[derive(Debug, Args)]
+#[command(after_help = examples::STOP)]
 pub(crate) struct Stop {
     /// The groups.
     #[arg(required = true)]
@@ -162,6 +158,7 @@ pub(crate) struct Stop {
 
 /// `caveau rm`.
 #[derive(Debug, Args)]
+#[command(after_help = examples::RM)]
 pub(crate) struct Rm {
     /// The groups.
     #[arg(required = true)]
@@ -175,6 +172,7 @@ pub(crate) struct Rm {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
     /// Write the policy that `caveau run` would use with the same options.
+    #[command(after_help = examples::POLICY_GENERATE)]
     Generate {
         #[command(flatten)]
         source: Box<Source>,
@@ -182,6 +180,7 @@ pub(crate) enum Policy {
         options: Box<ContainerOptions>,
     },
     /// Print a policy's digest, which the TEE carries as HOST_DATA.
+    #[command(after_help = examples::POLICY_DIGEST)]
     Digest {
         /// Policy file; `-` is standard input.
         file: PathBuf,
@@ -190,7 +189,7 @@ pub(crate) enum Policy {
 
 /// `caveau attest`.
 #[derive(Debug, Args)]
-#[command(after_help = ATTEST_EXAMPLES)]
+#[command(after_help = examples::ATTEST)]
 pub(crate) struct Attest {
     /// The group.
     pub(crate) name: String,
@@ -203,12 +202,6 @@ pub(crate) struct Attest {
     #[command(flatten)]
     pub(crate) certificates: CertificateSources,
 }
-
-const ATTEST_EXAMPLES: &str = "Examples:
-  caveau attest db --nonce $(openssl rand -hex 32) -o ev.json
-  caveau attest db --nonce … -o ev.json --fetch-certificates     ask AMD for what the host did not offer
-
-Nothing is fetched unless asked for. What was fetched once is kept, and is judged by verify alone.";
 
 /// Where certificates come from that did not come with the report.
 #[derive(Debug, Args)]
@@ -227,7 +220,7 @@ pub(crate) struct CertificateSources {
 
 /// `caveau verify`.
 #[derive(Debug, Args)]
-#[command(after_help = VERIFY_EXAMPLES)]
+#[command(after_help = examples::VERIFY)]
 pub(crate) struct Verify {
     /// Evidence, as `caveau attest` wrote it; `-` is standard input.
     #[arg(required_unless_present = "appraisal_example")]
@@ -265,27 +258,18 @@ pub(crate) struct Verify {
     /// Cloud provider whose key (VLEK) may sign, as its certificate has it.
     #[arg(long, value_name = "NAME")]
     pub(crate) provider: Option<String>,
-    /// Least security version of the guest, from its ID block.
+    /// Least security version of the guest, from its ID block, whose key the appraisal policy must name.
     #[arg(long, value_name = "N")]
     pub(crate) least_guest_svn: Option<u32>,
     /// Judge as of this time (2026-11-23 or 2026-11-23T12:00:00Z) instead of now.
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<caveau_evidence::Timestamp>,
-    /// File with a certificate revocation list of the root (DER or PEM).
+    /// File with a certificate revocation list of the root (DER or PEM). Of all lists, the newest in force counts.
     #[arg(long, value_name = "FILE", help_heading = "Certificates")]
     pub(crate) crl: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) certificates: CertificateSources,
 }
-
-const VERIFY_EXAMPLES: &str = "Examples:
-  caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1
-  caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1 --chip 91ab… --fetch-certificates
-  caveau verify --appraisal-example > appraisal.json             then edit it, and give it with --appraisal appraisal.json
-  caveau verify ev.json --at 2026-11-23T12:00:00Z --json         authentic at that time?
-
-What the evidence is held against comes from you, never from the evidence: nonce, policy, guest.json and the number of processors.
-Without them genuine evidence is \"authentic, not appraised\" and the exit code is 1.";
 
 fn chip(text: &str) -> Result<caveau_evidence::Hex<64>, String> {
     caveau_evidence::chip_id(text)
@@ -308,6 +292,7 @@ pub(crate) enum ProfileChoice {
 
 /// `caveau measure`.
 #[derive(Debug, Args)]
+#[command(after_help = examples::MEASURE)]
 pub(crate) struct Measure {
     /// TEE to compute for.
     #[arg(long, value_enum, default_value_t = MeasuredTee::EmulatedSnp)]
@@ -350,6 +335,7 @@ pub(crate) enum MeasuredTee {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Guest {
     /// Put kernel, modules and agent together.
+    #[command(after_help = examples::GUEST_BUILD)]
     Build {
         /// Folder of an unpacked Debian kernel package.
         #[arg(long, value_name = "FOLDER")]
@@ -380,6 +366,7 @@ pub(crate) enum Guest {
         output: Option<PathBuf>,
     },
     /// Print what a guest is made of.
+    #[command(after_help = examples::GUEST_INSPECT)]
     Inspect {
         #[command(flatten)]
         guest: GuestFolder,
@@ -390,16 +377,20 @@ pub(crate) enum Guest {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Image {
     /// Fetch an image and convert its layers.
+    #[command(after_help = examples::IMAGE_PULL)]
     Pull(Source),
     /// List the images that are here.
+    #[command(after_help = examples::IMAGE_LS)]
     Ls,
     /// Remove images; layers that no image uses go with them.
+    #[command(after_help = examples::IMAGE_RM)]
     Rm {
         /// Images by name, digest or ID, as `caveau image ls` shows them.
         #[arg(required = true)]
         images: Vec<String>,
     },
     /// Remove layers that no image uses, and what was left half-done.
+    #[command(after_help = examples::IMAGE_PRUNE)]
     Prune {
         /// Also all images.
         #[arg(long, short)]
@@ -411,12 +402,14 @@ pub(crate) enum Image {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Layer {
     /// Print `ROOT<tab>TAR` for each layer tar (plain, gzip or zstd).
+    #[command(after_help = examples::LAYER_HASH)]
     Hash {
         /// The tars.
         #[arg(required = true)]
         tars: Vec<PathBuf>,
     },
     /// Write the block image of a layer: ext4, dm-verity superblock and tree.
+    #[command(after_help = examples::LAYER_BUILD)]
     Build {
         /// The tar (plain, gzip or zstd).
         tar: PathBuf,
@@ -428,7 +421,11 @@ pub(crate) enum Layer {
 
 /// `caveau doctor`.
 #[derive(Debug, Args)]
+#[command(after_help = examples::DOCTOR)]
 pub(crate) struct Doctor {
+    /// OVMF firmware, AmdSev build, to try for `snp` [default: the guest folder's, if it has one].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) firmware: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) guest: GuestFolder,
 }

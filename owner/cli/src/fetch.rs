@@ -10,7 +10,7 @@ use anyhow::Result;
 use caveau_registry::{Event, Image, ImageSource, Options, Progress, PullPolicy, Store, resolve};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::args;
+use crate::{args, ui};
 
 /// The image that was asked for, its layers converted and in the store.
 ///
@@ -46,10 +46,10 @@ impl Progress for Warnings {
     fn report(&self, event: Event<'_>) {
         match event {
             Event::Retrying { reason, seconds } if !self.quiet => {
-                eprintln!("caveau: {reason}; trying again in {seconds:.0} s");
+                ui::note(false, &format!("{reason}; trying again in {seconds:.0} s"));
             }
             Event::LayerDamaged { layer } if !self.quiet => {
-                eprintln!("caveau: {layer} in the store was damaged; it is made again");
+                ui::note(false, &format!("{layer} in the store was damaged; it is made again"));
             }
             _ => {}
         }

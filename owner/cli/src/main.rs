@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     match dispatch(cli) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
-            eprintln!("caveau: {error:#}");
+            ui::note(false, &format!("{error:#}"));
             let own = error.downcast_ref::<CodedError>().map(|error| error.code);
             ExitCode::from(own.unwrap_or(if as_docker { ENGINE_FAILED } else { FAILURE }))
         }
@@ -59,7 +59,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     let command = std::env::args_os().skip(1).find(|argument| !argument.to_string_lossy().starts_with('-'));
     let is = |name: &str| command.as_ref().is_some_and(|command| command == name);
     if is("run") && error.kind() == clap::error::ErrorKind::UnknownArgument {
-        eprintln!("What the container's program shall get stands behind two dashes: caveau run IMAGE -- ARGS");
+        ui::complain("What the container's program shall get stands behind two dashes: caveau run IMAGE -- ARGS");
     }
     let as_docker = is("run") || is("exec");
     ExitCode::from(if as_docker { ENGINE_FAILED } else { FAILURE })
@@ -86,7 +86,9 @@ fn dispatch(cli: Cli) -> Result<Outcome> {
         Command::Layer(command) => commands::layer::run(&command, json, quiet),
         Command::Doctor(command) => commands::doctor::run(&command, json),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "caveau", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "caveau", &mut script);
+            ui::print(&String::from_utf8(script)?)?;
             Ok(Outcome::Done)
         }
         Command::Kds { address } => commands::attest::serve_certificates(address),

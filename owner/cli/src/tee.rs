@@ -1,9 +1,9 @@
 //! Choosing the trusted execution environment.
 
-use std::{fs, path::Path, path::PathBuf};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
-use caveau_launch::Tee;
+use anyhow::{Context as _, Result, bail};
+use caveau_launch::{SnpHostError, Tee, check_snp_host};
 
 use crate::args::{TeeChoice, Vm};
 
@@ -13,7 +13,7 @@ const GUEST_OVMF: &str = "OVMF.amdsev.fd";
 /// The TEE and, for `snp`, its firmware.
 ///
 /// # Errors
-/// Where what was asked for cannot be: `snp` without a firmware, a firmware without `snp`.
+/// Where what was asked for cannot be: `snp` without a firmware or access to its devices, a firmware without `snp`.
 pub(crate) fn choose(vm: &Vm) -> Result<(Tee, Option<PathBuf>)> {
     let firmware = vm.firmware.clone().or(guest_ovmf(&vm.guest.path()?));
     match (vm.tee, firmware) {
@@ -23,8 +23,8 @@ pub(crate) fn choose(vm: &Vm) -> Result<(Tee, Option<PathBuf>)> {
                 "--tee snp needs a firmware that checks the kernel: give the AmdSev build of OVMF with --firmware FILE"
             )
         }
-        (TeeChoice::Auto, Some(firmware)) if host_has_snp() => Ok((Tee::Snp, Some(firmware))),
-        (TeeChoice::Auto, None) if host_has_snp() => {
+        (TeeChoice::Auto, Some(firmware)) if host_has_snp()? => Ok((Tee::Snp, Some(firmware))),
+        (TeeChoice::Auto, None) if host_has_snp()? => {
             bail!(
                 "this machine has SEV-SNP, but no firmware for it was given: add --firmware FILE (the AmdSev build of OVMF), \
                  or ask for the emulated TEE with --tee emulated-snp"
@@ -42,8 +42,17 @@ pub(crate) fn guest_ovmf(folder: &Path) -> Option<PathBuf> {
     Some(folder.join(GUEST_OVMF)).filter(|path| path.exists())
 }
 
-/// Whether this host can launch SEV-SNP guests: KVM says so and the device is there.
-fn host_has_snp() -> bool {
-    let enabled = fs::read_to_string("/sys/module/kvm_amd/parameters/sev_snp").unwrap_or_default();
-    matches!(enabled.trim(), "Y" | "1") && Path::new("/dev/sev").exists()
+/// Whether this host can launch SEV-SNP guests.
+///
+/// # Errors
+/// Where it could and does not let this user: going on without protection would not be what was asked for.
+fn host_has_snp() -> Result<bool> {
+    match check_snp_host() {
+        Ok(()) => Ok(true),
+        Err(SnpHostError::Off { .. }) => Ok(false),
+        Err(error @ SnpHostError::Device { .. }) => Err(error).context(
+            "this machine has SEV-SNP, but this user cannot use it: give it /dev/kvm and /dev/sev, \
+             or ask for the emulated TEE with --tee emulated-snp",
+        ),
+    }
 }

@@ -1,19 +1,40 @@
 //! What people see: tables, colours, progress. Colours and progress appear on a terminal only.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal as _, Write as _},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
+
+/// Prints text on standard output. A reader that has gone away needs no more of it: that is no failure, and the exit code is
+/// what it would have been.
+///
+/// # Errors
+/// Where it cannot be written.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("failed to write the result"),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a line, as [`print`] does.
+///
+/// # Errors
+/// Where it cannot be written.
+pub(crate) fn line(line: impl Display) -> Result<()> {
+    print(&format!("{line}\n"))
+}
 
 /// Prints a value as JSON on standard output.
 ///
 /// # Errors
 /// Where it cannot be written.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value)?;
-    writeln!(out)?;
-    Ok(())
+    line(serde_json::to_string_pretty(value)?)
 }
 
 /// Prints rows in columns as wide as their widest cell, under a head.
@@ -26,16 +47,17 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
         cells.chain([head[column].chars().count()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let mut out = io::stdout().lock();
-    let mut line = |cells: &mut dyn Iterator<Item = &str>| -> io::Result<()> {
+    let mut text = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
         let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", padded.join("  ").trim_end())
+        text.push_str(padded.join("  ").trim_end());
+        text.push('\n');
     };
-    line(&mut head.iter().copied())?;
+    line(&mut head.iter().copied());
     for row in rows {
-        line(&mut row.iter().map(String::as_str))?;
+        line(&mut row.iter().map(String::as_str));
     }
-    Ok(())
+    print(&text)
 }
 
 /// A colour of text.
@@ -51,7 +73,11 @@ pub(crate) enum Colour {
 
 /// The text in that colour where standard output is a terminal and `NO_COLOR` is not set.
 pub(crate) fn coloured(text: &str, colour: Colour) -> String {
-    if !io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
+    coloured_on(io::stdout().is_terminal(), text, colour)
+}
+
+fn coloured_on(terminal: bool, text: &str, colour: Colour) -> String {
+    if !terminal || std::env::var_os("NO_COLOR").is_some() {
         return text.to_owned();
     }
     let code = match colour {
@@ -62,9 +88,45 @@ pub(crate) fn coloured(text: &str, colour: Colour) -> String {
     format!("\x1b[{code}m{text}\x1b[0m")
 }
 
+/// The text with its control characters written out, but for the ends of lines: what comes from elsewhere must not steer the
+/// terminal that it is shown on.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A line to the person on standard error, whatever has become of that.
+pub(crate) fn complain(text: &str) {
+    // Whom could it be told that standard error is gone?
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// A word to the person on standard error, apart from results.
 pub(crate) fn note(quiet: bool, text: &str) {
     if !quiet {
-        eprintln!("caveau: {text}");
+        complain(&format!("caveau: {}", harmless(text)));
+    }
+}
+
+/// What the person must know even where they asked for quiet.
+pub(crate) fn warning(text: &str) {
+    let word = coloured_on(io::stderr().is_terminal(), "WARNING", Colour::Red);
+    complain(&format!("caveau: {word}: {}", harmless(text)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_written_out() {
+        assert_eq!(harmless("a\x1b[2Jb\r\nc\u{9b}d\u{7f}é"), "a\\u{1b}[2Jb\\r\nc\\u{9b}d\\u{7f}é");
     }
 }

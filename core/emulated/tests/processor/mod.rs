@@ -164,12 +164,17 @@ impl Installation {
     }
 
     pub(crate) fn crl(&self, persona: &Persona) -> Vec<u8> {
-        let revoked: Vec<_> = persona.revoked.iter().map(|serial| (*serial, made())).collect();
+        self.list(7, made().plus_seconds(365 * DAY), &persona.revoked)
+    }
+
+    /// A revocation list, made an hour before everything else.
+    pub(crate) fn list(&self, number: u64, next_update: Timestamp, revoked: &[u64]) -> Vec<u8> {
+        let revoked: Vec<_> = revoked.iter().map(|serial| (*serial, made())).collect();
         self.signed_by_ark(&crl_tbs(&CrlSpec {
             root_id: &self.root_id,
             this_update: made().minus_seconds(3600),
-            next_update: made().plus_seconds(365 * DAY),
-            number: 7,
+            next_update,
+            number,
             revoked: &revoked,
         }))
     }

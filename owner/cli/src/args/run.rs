@@ -93,14 +93,7 @@ pub(crate) struct ContainerOptions {
 
 /// `caveau run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  caveau run oci:./nginx -- nginx -g 'daemon off;'
-  caveau run -d --name web -p 8080:80 --memory 512M nginx
-  caveau run --allow-exec 'redis-cli info' -d --name db redis; caveau exec db redis-cli info
-  caveau policy generate nginx > web.rego; caveau run --policy web.rego nginx
-
-Options of the container and of the policy stand in the policy. `caveau policy generate` takes the same ones: give both
-commands the same, or the guest denies what differs.")]
+#[command(after_help = super::examples::RUN)]
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) source: Source,

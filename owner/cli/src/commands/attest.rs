@@ -28,12 +28,15 @@ pub(crate) fn run(command: &args::Attest, quiet: bool) -> Result<Outcome> {
     let report_bytes = decode("report", &report.report)?;
     let offered = certificates(&decode("certificate table", &report.certificates)?)?;
     let now = Timestamp::from_unix(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
+    let tee = match plan.tee {
+        caveau_launch::Tee::EmulatedSnp => Tee::EmulatedSnp,
+        caveau_launch::Tee::Snp => Tee::Snp,
+    };
+    let sources = &command.certificates;
+    let endorsement = endorsement::complete(offered, (tee, &report_bytes), sources, Vec::new(), now, quiet)?;
     let evidence = Evidence {
-        tee: match plan.tee {
-            caveau_launch::Tee::EmulatedSnp => Tee::EmulatedSnp,
-            caveau_launch::Tee::Snp => Tee::Snp,
-        },
-        certificates: endorsement::complete(offered, &report_bytes, &command.certificates, now, quiet)?,
+        tee,
+        certificates: endorsement.certificates,
         report: report_bytes,
         runtime_data: Vec::new(),
         policy: Some(plan.policy.into_bytes()),
@@ -41,7 +44,7 @@ pub(crate) fn run(command: &args::Attest, quiet: bool) -> Result<Outcome> {
     };
     write(command.output.as_deref(), &evidence.to_json()?)?;
     if plan.tee == caveau_launch::Tee::EmulatedSnp {
-        ui::note(quiet, "this is evidence of an emulated TEE: it proves nothing against this host");
+        ui::warning("this is evidence of an emulated TEE: it proves nothing against this host");
     }
     Ok(Outcome::Done)
 }
@@ -60,8 +63,7 @@ fn certificates(table: &[u8]) -> Result<Certificates> {
 /// Where it cannot listen there.
 pub(crate) fn serve_certificates(address: SocketAddr) -> Result<Outcome> {
     let listener = TcpListener::bind(address).with_context(|| format!("failed to listen on {address}"))?;
-    println!("http://{}", listener.local_addr()?);
-    io::stdout().flush()?;
+    ui::line(format_args!("http://{}", listener.local_addr()?))?;
     caveau_softsp::kds::serve(&caveau_softsp::state_folder()?, &listener)?;
     Ok(Outcome::Done)
 }

@@ -32,7 +32,7 @@ struct Findings {
 /// Where neither the folder of the guest nor the one for scratch disks has a name, or the result cannot be printed.
 pub(crate) fn run(command: &args::Doctor, json: bool) -> Result<Outcome> {
     let folder = command.guest.path()?;
-    let ovmf = tee::guest_ovmf(&folder);
+    let ovmf = command.firmware.clone().or(tee::guest_ovmf(&folder));
     let guest = GuestFiles::in_folder(&folder, Tee::EmulatedSnp, None)?;
     let mut findings = vec![guest_folder(&folder), store()];
     findings.extend(report(&guest, ovmf.as_deref(), &folders::scratch()?).checks);
@@ -45,34 +45,32 @@ pub(crate) fn run(command: &args::Doctor, json: bool) -> Result<Outcome> {
     if json {
         ui::json(&findings)?;
     } else {
-        print(&findings);
+        print(&findings)?;
     }
     Ok(if findings.ok { Outcome::Done } else { Outcome::Refused })
 }
 
-fn print(findings: &Findings) {
+fn print(findings: &Findings) -> Result<()> {
     for finding in &findings.findings {
         let (word, colour) = match finding.verdict {
             Verdict::Good => ("ok", Colour::Green),
             Verdict::Lacking => ("lacking", Colour::Yellow),
             Verdict::Missing => ("MISSING", Colour::Red),
         };
-        println!("{} {:20} {}", ui::coloured(&format!("{word:8}"), colour), finding.name, finding.found);
+        let verdict = ui::coloured(&format!("{word:8}"), colour);
+        ui::line(format_args!("{verdict} {:20} {}", finding.name, ui::harmless(&finding.found)))?;
         if let Some(remedy) = finding.remedy {
-            println!("{:30}{remedy}", "");
+            ui::line(format_args!("{:30}{remedy}", ""))?;
         }
     }
     if let Some(root) = &findings.emulated_root {
-        println!("\nThe emulated secure processor's root is {root}");
+        ui::line(format_args!("\nThe emulated secure processor's root is {root}"))?;
     }
-    println!(
-        "{}",
-        if findings.ok {
-            "Groups can run here. What is lacking, they do without."
-        } else {
-            "No group can run here until what is missing is there."
-        }
-    );
+    ui::line(if findings.ok {
+        "Groups can run here. What is lacking, they do without."
+    } else {
+        "No group can run here until what is missing is there."
+    })
 }
 
 fn check(name: &'static str, tried: Result<String>, remedy: &'static str) -> Check {

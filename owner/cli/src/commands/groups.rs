@@ -186,7 +186,7 @@ pub(crate) fn stop(command: &args::Stop, quiet: bool) -> Result<Outcome> {
     for (name, result) in command.names.iter().zip(results) {
         let report = result.map_err(|_| anyhow::anyhow!("failed to stop {name}"))??;
         report.notes.iter().for_each(|text| ui::note(quiet, &format!("{name}: {text}")));
-        println!("{name}");
+        ui::line(name)?;
     }
     Ok(Outcome::Done)
 }
@@ -202,7 +202,7 @@ pub(crate) fn rm(command: &args::Rm) -> Result<Outcome> {
             group.kill()?;
         }
         group.remove()?;
-        println!("{name}");
+        ui::line(name)?;
     }
     Ok(Outcome::Done)
 }

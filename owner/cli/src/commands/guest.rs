@@ -48,20 +48,19 @@ fn print(guest: &GuestFolder, json: bool) -> Result<()> {
         return ui::json(manifest);
     }
     let package = manifest.kernel.package.as_ref();
-    println!("folder   {}", guest.path().display());
-    println!(
-        "kernel   {}",
-        package.map_or_else(|| manifest.kernel.release.clone(), |p| format!("{} {}", p.name, p.version))
-    );
-    println!("agent    {}", manifest.agent.version);
-    manifest.agent.toolchain.iter().for_each(|text| println!("         made by {text}"));
-    println!("svn      {}", manifest.svn);
-    println!("modules  {}\n", manifest.modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>().join(" "));
+    let kernel = package.map_or_else(|| manifest.kernel.release.clone(), |p| format!("{} {}", p.name, p.version));
+    ui::line(format_args!("folder   {}", guest.path().display()))?;
+    ui::line(format_args!("kernel   {kernel}"))?;
+    ui::line(format_args!("agent    {}", manifest.agent.version))?;
+    manifest.agent.toolchain.iter().try_for_each(|text| ui::line(format_args!("         made by {text}")))?;
+    ui::line(format_args!("svn      {}", manifest.svn))?;
+    let modules = manifest.modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>();
+    ui::line(format_args!("modules  {}\n", modules.join(" ")))?;
     let parts = manifest.parts.iter();
     let rows: Vec<_> =
         parts.map(|(name, part)| vec![name.clone(), units::human(part.bytes), part.sha256.to_string()]).collect();
     ui::table(&["PART", "SIZE", "SHA-256"], &rows)?;
-    println!();
+    ui::print("\n")?;
     let digests =
         manifest.tees.iter().flat_map(|(tee, info)| info.launch_digests.iter().map(move |digest| (tee, digest)));
     let rows: Vec<_> = digests

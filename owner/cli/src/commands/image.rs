@@ -25,7 +25,7 @@ pub(crate) fn run(command: &args::Image, json: bool, quiet: bool) -> Result<Outc
                     "reference": image.reference, "manifest": manifest, "config": image.config_digest.to_string(), "layers": layers,
                 }))?;
             } else {
-                println!("{}", image.reference);
+                ui::line(&image.reference)?;
             }
         }
         args::Image::Ls => list(&Store::open_default()?, json)?,
@@ -73,6 +73,6 @@ fn report(removed: &Removed, json: bool) -> Result<()> {
     if json {
         return ui::json(&json!({ "images": images, "layers": layers, "bytes": bytes, "in_use": in_use }));
     }
-    println!("removed {images} images and {layers} layers, {}; {in_use} layers are in use", units::human(bytes));
-    Ok(())
+    let freed = units::human(bytes);
+    ui::line(format_args!("removed {images} images and {layers} layers, {freed}; {in_use} layers are in use"))
 }

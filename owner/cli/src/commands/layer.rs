@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, Permissions, metadata},
-    io::{self, BufReader, Read, Write as _},
+    io::{self, BufReader, Read},
     num::NonZeroUsize,
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -27,9 +27,9 @@ pub(crate) fn run(command: &args::Layer, json: bool, quiet: bool) -> Result<Outc
             for tar in tars {
                 match hash_whole(tar, threads) {
                     Ok(layer) if json => {
-                        println!("{}", serde_json::json!({ "root": layer.root, "tar": tar.to_string_lossy() }));
+                        ui::line(serde_json::json!({ "root": layer.root, "tar": tar.to_string_lossy() }))?;
                     }
-                    Ok(layer) => writeln!(io::stdout().lock(), "{}\t{}", layer.root, tar.display())?,
+                    Ok(layer) => ui::line(format_args!("{}\t{}", layer.root, tar.display()))?,
                     Err(error) if tars.len() == 1 => return Err(error),
                     Err(error) => {
                         failed += 1;
@@ -50,7 +50,7 @@ pub(crate) fn run(command: &args::Layer, json: bool, quiet: bool) -> Result<Outc
                     "file_bytes": geometry.device_bytes(),
                 }))?;
             } else {
-                println!("{}\t{}", summary.root, output.display());
+                ui::line(format_args!("{}\t{}", summary.root, output.display()))?;
                 ui::note(quiet, &format!("{} entries, {}", summary.entries, units::human(geometry.device_bytes())));
             }
         }

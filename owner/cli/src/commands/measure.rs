@@ -17,6 +17,9 @@ pub(crate) fn run(command: &args::Measure, json: bool) -> Result<Outcome> {
         args::MeasuredTee::Snp => Tee::Snp,
         args::MeasuredTee::EmulatedSnp => Tee::EmulatedSnp,
     };
+    if tee == Tee::EmulatedSnp && command.firmware.is_some() {
+        bail!("--firmware is for --tee snp; the emulated TEE boots the guest's own, with its option ROMs");
+    }
     let complete = command.kernel.is_some() && command.initrd.is_some() && command.append.is_some();
     let complete = complete && command.firmware.is_some();
     let folder = if complete { None } else { Some(GuestFolder::open(&command.guest.path()?)?.tee(tee)?) };
@@ -54,7 +57,7 @@ pub(crate) fn run(command: &args::Measure, json: bool) -> Result<Outcome> {
             "tee": tee, "cpus": cpus, "cpu_type": cpu_type, "launch_digest": digest.to_string(),
         }))?;
     } else {
-        println!("{digest}");
+        ui::line(digest)?;
     }
     Ok(Outcome::Done)
 }

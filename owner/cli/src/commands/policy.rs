@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     path::Path,
 };
 
@@ -28,7 +28,7 @@ pub(crate) fn run(command: args::Policy, json: bool, quiet: bool) -> Result<Outc
             if json {
                 ui::json(&serde_json::json!({ "digest": digest.to_string() }))?;
             } else {
-                println!("{digest}");
+                ui::line(digest)?;
             }
             Ok(Outcome::Done)
         }
@@ -44,7 +44,7 @@ fn print_generated(text: &str, json: bool, quiet: bool) -> Result<Outcome> {
         ui::json(&serde_json::json!({ "policy": text, "digest": digest, "leaves_open": open }))?;
         return Ok(Outcome::Done);
     }
-    io::stdout().lock().write_all(text.as_bytes())?;
+    ui::print(text)?;
     ui::note(quiet, &format!("digest {}", policy.digest()));
     for point in open {
         ui::note(quiet, &format!("the policy leaves open: {point}"));

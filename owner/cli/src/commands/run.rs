@@ -41,10 +41,10 @@ pub(crate) fn run(command: &args::Run, quiet: bool) -> Result<Outcome> {
     let root = StateRoot::open()?;
     // Whatever can be wrong without the image is told before anything is fetched.
     let request = Request::new(command, &root)?;
+    warn(command, request.tee);
     let image = fetch::image(&command.source, quiet)?;
     let container = container::container(&image, &command.options)?;
     let plan = request.plan(&image, &container)?;
-    warn(command, &plan, quiet);
     let attach = !command.detach && container.stdio;
     let mut progress = streams::StartProgress::new(quiet);
     let started = start(&root, &plan, attach, &mut |step| progress.step(step));
@@ -56,7 +56,7 @@ pub(crate) fn run(command: &args::Run, quiet: bool) -> Result<Outcome> {
         Err(error) => return Err(start_failure(&root, &plan.name, command.rm, error)),
     };
     if command.detach {
-        println!("{}", plan.name);
+        ui::line(&plan.name)?;
         return Ok(Outcome::Done);
     }
     let ended = match started.attachment {
@@ -205,16 +205,13 @@ fn guest_files(folder: &Path, tee: Tee, ovmf: Option<PathBuf>) -> Result<GuestFi
     Ok(GuestFiles::in_folder(folder, tee, ovmf)?)
 }
 
-/// What the person must know before it runs.
-fn warn(command: &args::Run, plan: &LaunchPlan, quiet: bool) {
-    if plan.tee == Tee::EmulatedSnp {
-        ui::note(quiet, "the TEE is emulated: nothing protects this group from this host");
+/// What the person must know before it runs, also one who asked for quiet: both are about what is not protected.
+fn warn(command: &args::Run, tee: Tee) {
+    if tee == Tee::EmulatedSnp {
+        ui::warning("the TEE is emulated: nothing protects this group from this host");
     }
     if !command.options.env.is_empty() {
-        ui::note(
-            quiet,
-            "values given with -e stand in the policy, which the host can read: never give secrets that way",
-        );
+        ui::warning("values given with -e stand in the policy, which the host can read: never give secrets that way");
     }
 }
 

@@ -1,8 +1,9 @@
 //! `caveau verify`: evidence held against the owner's expectations.
 
 use std::{
+    collections::BTreeSet,
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     mem::take,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
@@ -12,10 +13,10 @@ use anyhow::{Context as _, Result, bail};
 use caveau_emulated::SoftwareRoot;
 use caveau_evidence::{
     APPRAISAL_POLICY_EXAMPLE, Appraisal, AppraisalPolicy, Evidence, Expectations, ExpectedReportData, Hex,
-    MAX_EVIDENCE_BYTES, Outcome as Judgement, Profile, Tee, Timestamp, Verdict, judge, sha256,
+    MAX_EVIDENCE_BYTES, Outcome as Judgement, Profile, Tee, TeeClass, Timestamp, Verdict, judge, sha256,
 };
 use caveau_guest_image::{Manifest, read_manifest};
-use caveau_policy::{Policy, PolicyDigest, open_points};
+use caveau_policy::{Policy, PolicyDigest, model::Container, open_points};
 use caveau_protocol::Nonce;
 use serde_json::json;
 
@@ -33,7 +34,7 @@ use crate::{
 /// Where a file cannot be read. Evidence that is refused is no error: it is the answer.
 pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Outcome> {
     let Some(file) = command.file.as_deref().filter(|_| !command.appraisal_example) else {
-        io::stdout().lock().write_all(APPRAISAL_POLICY_EXAMPLE.as_bytes())?;
+        ui::print(APPRAISAL_POLICY_EXAMPLE)?;
         return Ok(Outcome::Done);
     };
     let mut evidence = Evidence::parse(&read(file)?)?;
@@ -41,15 +42,15 @@ pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Out
     let policy = command.policy.as_deref().map(policy::read).transpose()?;
     let standing = command.appraisal.as_deref().map(Standing::read).transpose()?.unwrap_or_default();
     let profile = command.profile.map(Profile::from).or(standing.policy.profile).unwrap_or_default();
-    let expected = expectations(command, &evidence, reference.as_ref(), policy.as_deref(), standing.policy)?;
+    let mut expected = expectations(command, &evidence, reference.as_ref(), policy.as_deref(), standing.policy, quiet)?;
     let now = Timestamp::from_unix(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
     let at = command.at.unwrap_or(now);
     let given = take(&mut evidence.certificates);
-    evidence.certificates = endorsement::complete(given, &evidence.report, &command.certificates, at, quiet)?;
-    if let Some(crl) = &command.crl {
-        let list = endorsement::read(crl)?.crl;
-        evidence.certificates.crl = Some(list.with_context(|| format!("{} is no revocation list", crl.display()))?);
-    }
+    let lists = command.crl.iter().map(|file| revocation_list(file)).collect::<Result<Vec<_>>>()?;
+    let subject = (evidence.tee, evidence.report.as_slice());
+    let endorsement = endorsement::complete(given, subject, &command.certificates, lists, at, quiet)?;
+    evidence.certificates = endorsement.certificates;
+    expected.least_crl_number = expected.least_crl_number.max(endorsement.least_crl_number);
     // An emulated processor is looked at only by who asked for it by name; everything else goes to the hardware verifier,
     // which refuses emulated evidence.
     let appraisal = match &command.allow_emulated {
@@ -59,10 +60,12 @@ pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Out
         }
         _ => judge(&evidence, &expected, profile, at),
     };
-    // What runs is only said where the report vouches for it.
-    let measured = reference.as_ref().filter(|_| holds(&appraisal, "measurement"));
+    // What runs is only said where the report vouches for it. The reference values are what it was held against only along with
+    // a number of processors.
+    let compared = reference.filter(|_| command.cpus.is_some() && holds(&appraisal, "measurement"));
+    let measured = compared.map(|manifest| of_tee(manifest, evidence.tee));
     let bound = policy.as_deref().filter(|_| holds(&appraisal, "policy"));
-    print(&appraisal, measured, bound, standing.sha256.as_deref(), json)?;
+    print(&appraisal, measured.as_ref(), bound, standing.sha256.as_deref(), json)?;
     Ok(match appraisal.outcome {
         Judgement::Passed => Outcome::Done,
         Judgement::AuthenticNotAppraised | Judgement::Refused => Outcome::Refused,
@@ -101,13 +104,23 @@ fn expectations(
     reference: Option<&Manifest>,
     policy: Option<&str>,
     standing: AppraisalPolicy,
+    quiet: bool,
 ) -> Result<Expectations> {
     let nonce: Option<Nonce> = command.nonce.as_deref().map(str::parse).transpose()?;
+    // One without the other says nothing of the launch digest: an expectation that is missing, which is for the outcome to tell.
     let measurements = match (reference, command.cpus) {
         (Some(manifest), Some(cpus)) => Some(digests(manifest, evidence.tee, cpus)),
         (None, None) => None,
-        (Some(_), None) => bail!("--reference needs --cpus: the launch digest depends on the number of processors"),
-        (None, Some(_)) => bail!("--cpus needs --reference: it chooses among the reference values of a guest.json"),
+        (Some(_), None) => {
+            let why = "the launch digest depends on the number of processors";
+            ui::note(quiet, &format!("--cpus is missing, without which --reference expects nothing: {why}"));
+            None
+        }
+        (None, Some(_)) => {
+            let why = "the number of processors chooses among the reference values of a guest.json";
+            ui::note(quiet, &format!("--reference is missing, without which --cpus expects nothing: {why}"));
+            None
+        }
     };
     let listed = |list: &[_]| (!list.is_empty()).then(|| list.to_vec());
     let products = (!command.product_lines.is_empty()).then(|| command.product_lines.clone());
@@ -147,15 +160,40 @@ fn either<T>(option: &str, given: Option<T>, field: &str, standing: Option<T>) -
 /// The launch digests of this guest under this TEE with this many processors. None is a list on which nothing is found:
 /// the evidence is then refused, since it claims to be of what the owner has no reference for.
 fn digests(manifest: &Manifest, tee: Tee, cpus: u32) -> Vec<Hex<48>> {
-    let tee = match tee {
-        Tee::EmulatedSnp => caveau_guest_image::Tee::EmulatedSnp,
-        Tee::Snp => caveau_guest_image::Tee::Snp,
-    };
+    let tee = guest_tee(tee);
     let digests: Vec<_> = manifest.launch_digests(tee, cpus).map(|expected| Hex(*expected.digest.as_bytes())).collect();
     if digests.is_empty() {
         ui::note(false, &format!("the reference values list no launch digest for {tee} with {cpus} processors"));
     }
     digests
+}
+
+/// The TEE as guests name it.
+fn guest_tee(tee: Tee) -> caveau_guest_image::Tee {
+    match tee {
+        Tee::EmulatedSnp => caveau_guest_image::Tee::EmulatedSnp,
+        Tee::Snp => caveau_guest_image::Tee::Snp,
+    }
+}
+
+/// The guest as this TEE starts it: of the parts and modules those alone that the launch digest covers.
+fn of_tee(mut manifest: Manifest, tee: Tee) -> Manifest {
+    let tee = guest_tee(tee);
+    manifest.tees.retain(|name, _| *name == tee);
+    let named: BTreeSet<&String> = manifest
+        .tees
+        .values()
+        .flat_map(|info| [&info.kernel, &info.initrd, &info.cmdline].into_iter().chain(&info.firmware))
+        .collect();
+    manifest.parts.retain(|name, _| named.contains(name));
+    manifest.modules.retain(|module| module.tee.is_none_or(|of| of == tee));
+    manifest
+}
+
+/// A revocation list from a file.
+fn revocation_list(file: &Path) -> Result<Vec<u8>> {
+    let list = endorsement::read(file)?.crl;
+    list.with_context(|| format!("{} is no revocation list", file.display()))
 }
 
 /// Whether a check was made and holds.
@@ -181,88 +219,95 @@ fn print(
         }
         return ui::json(&value);
     }
-    print_hardware(appraisal)?;
-    if let Some(manifest) = measured {
-        print_guest(manifest)?;
-    }
-    if let Some(policy) = &parsed {
-        print_policy(policy)?;
-    }
-    println!("Checks");
-    let rows: Vec<_> = appraisal
-        .checks
-        .iter()
-        .map(|check| {
-            let (word, colour) = match check.verdict {
-                Verdict::Ok => ("ok", Colour::Green),
-                Verdict::Failed => ("FAILED", Colour::Red),
-                Verdict::NotApplicable => ("n/a", Colour::Yellow),
-                Verdict::Skipped => ("skipped", Colour::Yellow),
-            };
-            // Coloured as the last thing: colours have no width, but count as characters.
-            (check.name.to_owned(), ui::coloured(&format!("{word:8}"), colour), check.sentence.clone())
-        })
-        .collect();
-    for (name, verdict, sentence) in rows {
-        println!("  {name:22} {verdict} {sentence}");
+    let mut text = processor(appraisal)?;
+    text.extend(measured.map(guest));
+    text.extend(parsed.as_ref().map(policy_text));
+    text.push_str("Checks\n");
+    for check in &appraisal.checks {
+        let (word, colour) = match check.verdict {
+            Verdict::Ok => ("ok", Colour::Green),
+            Verdict::Failed => ("FAILED", Colour::Red),
+            Verdict::NotApplicable => ("n/a", Colour::Yellow),
+            Verdict::Skipped => ("skipped", Colour::Yellow),
+        };
+        // Coloured as the last thing: colours have no width, but count as characters. And only what this program wrote.
+        let verdict = ui::coloured(&format!("{word:8}"), colour);
+        text.push_str(&format!("  {:22} {verdict} {}\n", check.name, shown(&check.sentence)));
     }
     let colour = if appraisal.outcome == Judgement::Passed { Colour::Green } else { Colour::Red };
-    println!("\n{}", ui::coloured(&appraisal.summary, colour));
-    Ok(())
+    text.push_str(&format!("\n{}\n", ui::coloured(&shown(&appraisal.summary), colour)));
+    ui::print(&text)
 }
 
-/// The hardware part of the TCB, from the signed report.
-fn print_hardware(appraisal: &Appraisal) -> Result<()> {
-    let Some(claims) = &appraisal.claims else { return Ok(()) };
+/// Text from evidence, policy or reference values, on one line and without effect on the terminal.
+fn shown(text: &str) -> String {
+    ui::harmless(text).replace('\n', "\\n")
+}
+
+/// A name, and what there is to say.
+fn row(name: &str, value: &str) -> String {
+    format!("  {name:22} {}\n", shown(value))
+}
+
+/// The processor's part of the TCB, from the signed report.
+fn processor(appraisal: &Appraisal) -> Result<String> {
+    let Some(claims) = &appraisal.claims else { return Ok(String::new()) };
     // The claims' JSON names every field; a table of it stays complete when claims grow.
     let value = serde_json::to_value(claims)?;
-    println!("Hardware TCB");
+    let mut text = String::from(match appraisal.tee_class {
+        TeeClass::Hardware => "Hardware TCB\n",
+        TeeClass::Emulated => "EMULATED TCB (a program of the host says all of this; no hardware stands behind it)\n",
+    });
     for (name, value) in value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-        println!("  {:22} {}", name.replace('_', " "), short(value));
+        text.push_str(&row(&name.replace('_', " "), &short(value)));
     }
-    println!();
-    Ok(())
+    text.push('\n');
+    Ok(text)
 }
 
 /// The software part of the TCB, from the owner's reference values that the launch digest was found in.
-fn print_guest(manifest: &Manifest) -> Result<()> {
-    println!("Software TCB (launch digest found in the reference values)");
+fn guest(manifest: &Manifest) -> String {
     let package = manifest.kernel.package.as_ref().map(|package| format!(" ({} {})", package.name, package.version));
-    println!("  {:22} {}{}", "kernel", manifest.kernel.release, package.unwrap_or_default());
-    println!("  {:22} {} (sha256 {})", "agent", manifest.agent.version, manifest.agent.sha256);
-    println!("  {:22} {}", "guest svn", manifest.svn);
-    for (tee, info) in &manifest.tees {
-        println!("  {:22} {}", format!("cmdline {tee}"), info.cmdline);
-    }
-    for (name, part) in &manifest.parts {
-        println!("  {:22} sha256 {}", name, part.sha256);
-    }
+    let mut text = String::from("Software TCB (launch digest found in the reference values)\n");
+    text += &row("kernel", &format!("{}{}", manifest.kernel.release, package.unwrap_or_default()));
+    text += &row("agent", &format!("{} (sha256 {})", manifest.agent.version, manifest.agent.sha256));
+    text += &row("guest svn", &manifest.svn.to_string());
+    text.extend(manifest.tees.iter().map(|(tee, info)| row(&format!("cmdline {tee}"), &info.cmdline)));
+    text.extend(manifest.parts.iter().map(|(name, part)| row(name, &format!("sha256 {}", part.sha256))));
     let modules: Vec<_> = manifest.modules.iter().map(|module| module.name.as_str()).collect();
-    println!("  {:22} {}\n", "modules", modules.join(" "));
-    Ok(())
+    text += &row("modules", &modules.join(" "));
+    text.push('\n');
+    text
 }
 
 /// The policy, whose digest is HOST_DATA.
-fn print_policy(policy: &Policy) -> Result<()> {
-    println!("Policy {}", policy.digest());
+fn policy_text(policy: &Policy) -> String {
+    let mut text = format!("Policy {}\n", policy.digest());
     for container in policy.containers() {
-        println!("  container {}", container.label());
-        for layer in container.layers.iter().flatten() {
-            println!("    layer {layer}");
+        text += &format!("  container {}\n", shown(&container.label()));
+        if let Some(image) = image(container) {
+            text += &format!("    image {}\n", shown(image));
         }
+        text.extend(container.layers.iter().flatten().map(|layer| format!("    layer {}\n", shown(layer))));
     }
-    for point in open_points(policy) {
-        println!("  leaves open: {point}");
-    }
-    println!();
-    Ok(())
+    text.extend(open_points(policy).iter().map(|point| format!("  leaves open: {}\n", shown(point))));
+    text.push('\n');
+    text
+}
+
+/// The image's reference, which a policy has for people: what the image is, its layers say.
+fn image(container: &Container) -> Option<&str> {
+    container.other.get("id").and_then(serde_json::Value::as_str)
 }
 
 fn policy_json(policy: &Policy) -> serde_json::Value {
-    let containers: Vec<_> = policy
-        .containers()
-        .map(|container| json!({ "name": container.label(), "layers": container.layers, "command": container.command }))
-        .collect();
+    let containers = policy.containers().map(|container| {
+        json!({
+            "name": container.label(), "image": image(container), "layers": container.layers,
+            "command": container.command,
+        })
+    });
+    let containers: Vec<_> = containers.collect();
     json!({ "digest": policy.digest().to_string(), "containers": containers, "leaves_open": open_points(policy) })
 }
 

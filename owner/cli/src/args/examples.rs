@@ -1,0 +1,202 @@
+//! Examples for each command's help. The test beside [`super::Cli`] parses every line of them.
+
+/// `caveau`.
+pub(super) const CAVEAU: &str = "Examples:
+  caveau run -p 8080:80 docker.io/library/nginx            run an image, its port 80 on 127.0.0.1:8080
+  caveau run -d --name db redis                            in the background
+  caveau attest db --nonce $(openssl rand -hex 32) > ev.json
+  caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1
+
+Exit codes: 0 done, 1 refused (verify) or not able (doctor), 2 wrong usage or failure. run and exec end with the
+container's own code, and with 125 (Caveau or the policy says no), 126 (cannot be executed) or 127 (not found), as Docker does.";
+
+/// `caveau run`.
+pub(super) const RUN: &str = "Examples:
+  caveau run oci:./nginx -- nginx -g 'daemon off;'
+  caveau run -d --name web -p 8080:80 --memory 512M nginx
+  caveau run --allow-exec 'redis-cli info' -d --name db redis
+  caveau run --policy web.rego nginx                       under a policy that was made before
+
+Options of the container and of the policy stand in the policy. `caveau policy generate` takes the same ones: give both
+commands the same, or the guest denies what differs.";
+
+/// `caveau ps`.
+pub(super) const PS: &str = "Examples:
+  caveau ps                                                what runs
+  caveau ps -a --json                                      what has ended too, for programs";
+
+/// `caveau logs`.
+pub(super) const LOGS: &str = "Examples:
+  caveau logs db --tail 20
+  caveau logs -f -t web                                    follow it, with times";
+
+/// `caveau exec`.
+pub(super) const EXEC: &str = "Examples:
+  caveau exec db redis-cli info
+  caveau exec -it web sh
+
+The command must have been allowed when the group was started: caveau run --allow-exec 'COMMAND'.";
+
+/// `caveau stop`.
+pub(super) const STOP: &str = "Examples:
+  caveau stop web
+  caveau stop -t 60 db web                                 a minute for each before SIGKILL";
+
+/// `caveau rm`.
+pub(super) const RM: &str = "Examples:
+  caveau rm web
+  caveau rm -f db web                                      stop them first";
+
+/// `caveau inspect`.
+pub(super) const INSPECT: &str = "Examples:
+  caveau inspect db                                        its state, its launch digest, how it was started, as JSON";
+
+/// `caveau stats`.
+pub(super) const STATS: &str = "Examples:
+  caveau stats db
+  caveau stats db --json";
+
+/// `caveau policy`.
+pub(super) const POLICY: &str = "Examples:
+  caveau policy generate nginx > web.rego
+  caveau policy digest web.rego";
+
+/// `caveau policy generate`.
+pub(super) const POLICY_GENERATE: &str = "Examples:
+  caveau policy generate nginx > web.rego
+  caveau policy generate --allow-exec 'redis-cli info' --read-only redis > db.rego
+
+What the policy leaves open is said on standard error.";
+
+/// `caveau policy digest`.
+pub(super) const POLICY_DIGEST: &str = "Examples:
+  caveau policy digest web.rego";
+
+/// `caveau attest`.
+pub(super) const ATTEST: &str = "Examples:
+  caveau attest db --nonce $(openssl rand -hex 32) -o ev.json
+  caveau attest db --nonce … -o ev.json --fetch-certificates     ask AMD for what the host did not offer
+
+Nothing is fetched unless asked for. What was fetched once is kept, and is judged by verify alone.";
+
+/// `caveau verify`.
+pub(super) const VERIFY: &str = "Examples:
+  caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1
+  caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1 --chip … --fetch-certificates
+  caveau verify --appraisal-example > appraisal.json             then edit it, and give it with --appraisal appraisal.json
+  caveau verify ev.json --at 2026-11-23T12:00:00Z --json         authentic at that time?
+
+What the evidence is held against comes from you, never from the evidence: nonce, policy, guest.json and the number of processors.
+Without any of them genuine evidence is \"authentic, not appraised\" and the exit code is 1.";
+
+/// `caveau measure`.
+pub(super) const MEASURE: &str = "Examples:
+  caveau measure --cpus 2                                  of the usual guest on the emulated TEE
+  caveau measure --tee snp --firmware OVMF.amdsev.fd --cpus 2 --cpu-type EPYC-Genoa";
+
+/// `caveau guest`.
+pub(super) const GUEST: &str = "Examples:
+  caveau guest build --kernel kernel/ --agent caveau-agent
+  caveau guest inspect";
+
+/// `caveau guest build`.
+pub(super) const GUEST_BUILD: &str = "Examples:
+  caveau guest build --kernel kernel/ --agent caveau-agent -o guest/
+  caveau guest build --kernel kernel/ --agent caveau-agent --snp-firmware OVMF.amdsev.fd --svn 2
+
+The same inputs give the same bytes. `cargo xtask setup` does all of it.";
+
+/// `caveau guest inspect`.
+pub(super) const GUEST_INSPECT: &str = "Examples:
+  caveau guest inspect                                     parts, modules and launch digests, after checking the files
+  caveau guest inspect --guest guest/ --json";
+
+/// `caveau image`.
+pub(super) const IMAGE: &str = "Examples:
+  caveau image pull docker.io/library/nginx:1.27
+  caveau image ls
+  caveau image prune --all";
+
+/// `caveau image pull`.
+pub(super) const IMAGE_PULL: &str = "Examples:
+  caveau image pull docker.io/library/nginx:1.27
+  caveau image pull docker-archive:nginx.tar               what `docker save` wrote
+  caveau image pull --insecure-registry localhost:5000 localhost:5000/app";
+
+/// `caveau image ls`.
+pub(super) const IMAGE_LS: &str = "Examples:
+  caveau image ls
+  caveau image ls --json";
+
+/// `caveau image rm`.
+pub(super) const IMAGE_RM: &str = "Examples:
+  caveau image rm docker.io/library/nginx:1.27";
+
+/// `caveau image prune`.
+pub(super) const IMAGE_PRUNE: &str = "Examples:
+  caveau image prune
+  caveau image prune --all";
+
+/// `caveau layer`.
+pub(super) const LAYER: &str = "Examples:
+  caveau layer hash layer.tar.gz
+  caveau layer build layer.tar.gz -o layer.img";
+
+/// `caveau layer hash`.
+pub(super) const LAYER_HASH: &str = "Examples:
+  caveau layer hash base.tar app.tar.gz                    a line for each: root hash, tab, file";
+
+/// `caveau layer build`.
+pub(super) const LAYER_BUILD: &str = "Examples:
+  caveau layer build layer.tar.gz -o layer.img";
+
+/// `caveau doctor`.
+pub(super) const DOCTOR: &str = "Examples:
+  caveau doctor                                            what works here, and how to get what does not
+  caveau doctor --firmware OVMF.amdsev.fd                  also whether that is a firmware for SEV-SNP";
+
+/// `caveau completions`.
+pub(super) const COMPLETIONS: &str = "Examples:
+  caveau completions bash > ~/.local/share/bash-completion/completions/caveau";
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory as _};
+
+    use super::super::Cli;
+
+    /// Every command's help, with the command's own name.
+    fn helps(command: &Command, out: &mut Vec<(String, String)>) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        out.push((command.get_name().to_owned(), help));
+        command.get_subcommands().filter(|command| !command.is_hide_set()).for_each(|command| helps(command, out));
+    }
+
+    /// The words of an example, as a shell would hand them over: without its comment and redirection, and with something for
+    /// what the reader has to fill in.
+    fn words(example: &str) -> Vec<String> {
+        let command = example.trim().split("   ").next().unwrap_or_default().split(" > ").next().unwrap_or_default();
+        let command = command.replace("$(openssl rand -hex 32)", &"0".repeat(64));
+        let filled = command.replace("--nonce …", &format!("--nonce {}", "0".repeat(64)));
+        let filled = filled.replace("--chip …", &format!("--chip {}", "1".repeat(128)));
+        crate::words::split(&filled).expect("shell words")
+    }
+
+    #[test]
+    fn each_command_has_examples_that_it_takes() {
+        let mut all = Vec::new();
+        helps(&Cli::command(), &mut all);
+        let mut count = 0;
+        for (name, help) in &all {
+            assert!(help.starts_with("Examples:\n"), "{name} has no examples");
+            let examples = help.lines().skip(1).take_while(|line| !line.is_empty());
+            for example in examples {
+                assert!(example.starts_with("  caveau ") && example.contains(name.as_str()), "{name}: {example}");
+                let parsed = Cli::command().try_get_matches_from(words(example));
+                assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+                count += 1;
+            }
+        }
+        println!("help: {} commands with {count} examples", all.len());
+    }
+}
