@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
+    io,
     os::{
-        fd::OwnedFd,
+        fd::{BorrowedFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
     path::Path,
@@ -16,6 +17,7 @@ use libcontainer::{
     syscall::syscall::SyscallType,
     workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError},
 };
+use rustix::fs::{Mode, OFlags};
 
 use super::{Failure, Made, status_pipe};
 use crate::{ProcessPlan, channel::Channel, execute};
@@ -75,6 +77,29 @@ fn receive_terminal(stream: UnixStream) -> Result<OwnedFd, Failure> {
     descriptors.pop().ok_or_else(|| "the container made no terminal".into())
 }
 
+/// libcontainer gives a stream that leads nowhere the container's own `/dev/null`, but only for reading: a program that
+/// writes to it would be told of a bad descriptor.
+fn open_for_writing() -> io::Result<()> {
+    if let Some(null) = writable(rustix::stdio::stdout())? {
+        rustix::stdio::dup2_stdout(&null)?;
+    }
+    if let Some(null) = writable(rustix::stdio::stderr())? {
+        rustix::stdio::dup2_stderr(&null)?;
+    }
+    Ok(())
+}
+
+/// `/dev/null` for reading and writing, where `stream` is it and can only be read.
+fn writable(stream: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    if rustix::fs::fcntl_getfl(stream)? & OFlags::ACCMODE != OFlags::RDONLY {
+        return Ok(None);
+    }
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let null = rustix::fs::open("/dev/null", flags, Mode::empty())?;
+    let same = rustix::fs::fstat(stream)?.st_rdev == rustix::fs::fstat(&null)?.st_rdev;
+    Ok(same.then_some(null))
+}
+
 /// Executes exactly the plan's arguments with exactly its environment.
 #[derive(Clone)]
 struct PlannedExecutor {
@@ -85,7 +110,10 @@ struct PlannedExecutor {
 
 impl Executor for PlannedExecutor {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        let error = execute::execute(&self.args, &self.env);
+        let error = match open_for_writing() {
+            Ok(()) => execute::execute(&self.args, &self.env),
+            Err(error) => error,
+        };
         execute::report_failure(&self.status, &error);
         Err(ExecutorError::Other(error.to_string()))
     }
@@ -97,5 +125,22 @@ impl Executor for PlannedExecutor {
     /// libcontainer's environment is not used: see [`Self::exec`].
     fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Write as _, os::fd::AsFd as _};
+
+    use super::*;
+
+    #[test]
+    fn a_stream_to_nowhere_can_be_written_to() {
+        let read_only = File::open("/dev/null").unwrap();
+        let null = writable(read_only.as_fd()).unwrap().unwrap();
+        File::from(null).write_all(b"x").unwrap();
+        let both = File::options().read(true).write(true).open("/dev/null").unwrap();
+        let other = File::open("/dev/zero").unwrap();
+        assert!(writable(both.as_fd()).unwrap().is_none() && writable(other.as_fd()).unwrap().is_none());
     }
 }
