@@ -337,9 +337,9 @@ pub(crate) enum Guest {
     /// Put kernel, modules and agent together.
     #[command(after_help = examples::GUEST_BUILD)]
     Build {
-        /// Folder of an unpacked Debian kernel package.
-        #[arg(long, value_name = "FOLDER")]
-        kernel: PathBuf,
+        /// `own` (made for this), `distro` (Debian's), or the folder of an unpacked kernel package.
+        #[arg(long, value_name = "KERNEL", default_value = "own")]
+        kernel: KernelChoice,
         /// The agent's static binary.
         #[arg(long, value_name = "FILE")]
         agent: PathBuf,
@@ -365,12 +365,54 @@ pub(crate) enum Guest {
         #[arg(long, short, value_name = "FOLDER")]
         output: Option<PathBuf>,
     },
+    /// The guest's own kernel.
+    #[command(subcommand, after_help = examples::GUEST_KERNEL)]
+    Kernel(GuestKernel),
     /// Print what a guest is made of.
     #[command(after_help = examples::GUEST_INSPECT)]
     Inspect {
         #[command(flatten)]
         guest: GuestFolder,
     },
+}
+
+/// `caveau guest kernel`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GuestKernel {
+    /// Build the guest's kernel from a distribution's sources, unless it is there already, made of the same.
+    #[command(after_help = examples::GUEST_KERNEL_BUILD)]
+    Build {
+        /// Debian's package linux-source-6.12, as a file, or the archive that it installs.
+        #[arg(long, value_name = "FILE", default_value = "/usr/src/linux-source-6.12.tar.xz")]
+        source: PathBuf,
+        /// Compilers at once [default: one for each processor].
+        #[arg(long, short, value_name = "N")]
+        jobs: Option<std::num::NonZeroUsize>,
+        /// Folder to write [default: $XDG_DATA_HOME/caveau/kernel/own].
+        #[arg(long, short, value_name = "FOLDER")]
+        output: Option<PathBuf>,
+    },
+    /// Print the options that it is built with, and why each is there.
+    #[command(after_help = examples::GUEST_KERNEL_OPTIONS)]
+    Options,
+}
+
+/// A kernel to build a guest from.
+#[derive(Clone, Debug)]
+pub(crate) enum KernelChoice {
+    /// One that is kept below the data folder, by its name.
+    Kept(&'static str),
+    /// Any other.
+    Folder(PathBuf),
+}
+
+impl std::str::FromStr for KernelChoice {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let kept = ["own", "distro"].into_iter().find(|name| *name == text);
+        Ok(kept.map_or_else(|| Self::Folder(text.into()), Self::Kept))
+    }
 }
 
 /// `caveau image`.

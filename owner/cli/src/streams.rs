@@ -153,18 +153,18 @@ impl Drop for RawTerminal {
     }
 }
 
-/// The steps of a start, on a terminal.
+/// The steps of something that takes a while, on a terminal.
 pub(crate) struct StartProgress(Option<ProgressBar>);
 
 impl StartProgress {
     /// A line that shows the step; none where there is no terminal.
-    pub(crate) fn new(quiet: bool) -> Self {
+    pub(crate) fn new(quiet: bool, message: &'static str) -> Self {
         if quiet || !io::stderr().is_terminal() {
             return Self(None);
         }
         let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(Duration::from_millis(100));
-        bar.set_message("starting the VM");
+        bar.set_message(message);
         Self(Some(bar))
     }
 

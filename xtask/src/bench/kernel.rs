@@ -177,7 +177,12 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
     let take = |other: &Machine<'_>| Pairs::take(pairs, || our_machine.to_the_agent(), || other.to_the_agent());
     let (of_ovmf, of_bios, of_pvh) = (take(&ovmf)?, take(&bios)?, take(&pvh)?);
     share(&mut report, "time to the agent, of the distribution kernel's under OVMF", &of_ovmf, Some(OF_OVMF));
-    share(&mut report, "time to the agent, of the distribution kernel's image under SeaBIOS", &of_bios, Some(OF_SEABIOS));
+    share(
+        &mut report,
+        "time to the agent, of the distribution kernel's image under SeaBIOS",
+        &of_bios,
+        Some(OF_SEABIOS),
+    );
     share(&mut report, "time to the agent, of the distribution kernel's by PVH", &of_pvh, None);
     report.pairs(of_ovmf);
     let runs = Pairs::take(pairs, || ours.run(), || theirs.run())?;

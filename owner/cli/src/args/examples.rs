@@ -96,15 +96,33 @@ pub(super) const MEASURE: &str = "Examples:
 
 /// `caveau guest`.
 pub(super) const GUEST: &str = "Examples:
-  caveau guest build --kernel kernel/ --agent caveau-agent
+  caveau guest kernel build --source linux-source-6.12.deb
+  caveau guest build --agent caveau-agent
   caveau guest inspect";
 
 /// `caveau guest build`.
 pub(super) const GUEST_BUILD: &str = "Examples:
-  caveau guest build --kernel kernel/ --agent caveau-agent -o guest/
-  caveau guest build --kernel kernel/ --agent caveau-agent --snp-firmware OVMF.amdsev.fd --svn 2
+  caveau guest build --agent caveau-agent                  with the kernel that `guest kernel build` made
+  caveau guest build --kernel distro --agent caveau-agent -o guest/
+  caveau guest build --agent caveau-agent --snp-firmware OVMF.amdsev.fd --svn 2
 
 The same inputs give the same bytes. `cargo xtask setup` does all of it.";
+
+/// `caveau guest kernel`.
+pub(super) const GUEST_KERNEL: &str = "Examples:
+  caveau guest kernel build --source linux-source-6.12.deb
+  caveau guest kernel options";
+
+/// `caveau guest kernel build`.
+pub(super) const GUEST_KERNEL_BUILD: &str = "Examples:
+  caveau guest kernel build --source linux-source-6.12.deb
+  caveau guest kernel build -j 4 -o kernel/                from /usr/src, once the package is installed
+
+The same sources, options, compiler and linker give the same bytes.";
+
+/// `caveau guest kernel options`.
+pub(super) const GUEST_KERNEL_OPTIONS: &str = "Examples:
+  caveau guest kernel options";
 
 /// `caveau guest inspect`.
 pub(super) const GUEST_INSPECT: &str = "Examples:

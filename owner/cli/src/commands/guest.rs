@@ -1,9 +1,14 @@
-//! `caveau guest`: build and inspect the measured guest.
+//! `caveau guest`: build and inspect the measured guest, and its kernel.
 
-use anyhow::{Context as _, Result};
-use caveau_guest_image::{GuestFolder, Inputs, build};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
-use crate::{args, exit::Outcome, folders, ui, units};
+use anyhow::{Context as _, Result, ensure};
+use caveau_guest_image::{GuestFolder, Inputs, KernelSource, OPTIONS, PACKAGE_FILE, build, build_kernel};
+
+use crate::{args, exit::Outcome, folders, streams::StartProgress, ui, units};
 
 /// Runs it.
 ///
@@ -14,7 +19,7 @@ pub(crate) fn run(command: args::Guest, json: bool, quiet: bool) -> Result<Outco
         args::Guest::Build { kernel, agent, bios, pvh_rom, snp_firmware, svn, cpu_type, max_cpus, output } => {
             let output = output.map_or_else(|| Ok(folders::data()?.join("guest")), anyhow::Ok)?;
             let inputs = Inputs {
-                kernel,
+                kernel: kernel_folder(kernel)?,
                 agent,
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 svn,
@@ -31,6 +36,15 @@ pub(crate) fn run(command: args::Guest, json: bool, quiet: bool) -> Result<Outco
             ui::note(quiet, &format!("built {}", output.display()));
             guest
         }
+        args::Guest::Kernel(args::GuestKernel::Build { source, jobs, output }) => {
+            let output = output.map_or_else(|| kept_kernel("own"), anyhow::Ok)?;
+            make_kernel(source, jobs, &output, quiet)?;
+            return Ok(Outcome::Done);
+        }
+        args::Guest::Kernel(args::GuestKernel::Options) => {
+            ui::print(OPTIONS)?;
+            return Ok(Outcome::Done);
+        }
         args::Guest::Inspect { guest } => {
             let guest = GuestFolder::open(&guest.path()?)?;
             guest.check()?;
@@ -39,6 +53,43 @@ pub(crate) fn run(command: args::Guest, json: bool, quiet: bool) -> Result<Outco
     };
     print(&guest, json)?;
     Ok(Outcome::Done)
+}
+
+/// Where a kernel of that name is kept.
+fn kept_kernel(name: &str) -> Result<PathBuf> {
+    Ok(folders::data()?.join("kernel").join(name))
+}
+
+/// The folder of the kernel that was chosen.
+fn kernel_folder(choice: args::KernelChoice) -> Result<PathBuf> {
+    let name = match choice {
+        args::KernelChoice::Folder(folder) => return Ok(folder),
+        args::KernelChoice::Kept(name) => name,
+    };
+    let folder = kept_kernel(name)?;
+    ensure!(
+        folder.is_dir(),
+        "there is no kernel {name:?}: {} is missing. {} `cargo xtask setup` does it, too",
+        folder.display(),
+        if name == "own" {
+            "Build it by `caveau guest kernel build`."
+        } else {
+            "Unpack Debian's linux-image-*-cloud-amd64 there."
+        }
+    );
+    Ok(folder)
+}
+
+/// Builds a kernel, with its last line in sight on a terminal, and prints its folder.
+fn make_kernel(archive: PathBuf, jobs: Option<NonZeroUsize>, output: &Path, quiet: bool) -> Result<()> {
+    let jobs = jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+    let mut progress = StartProgress::new(quiet, "building the kernel");
+    let source = KernelSource { archive, jobs };
+    let built = build_kernel(&source, output, &mut |step, line| progress.step(&format!("{step} {line:.80}")));
+    progress.finish();
+    let what = if built? { "built" } else { "it is made of the same already:" };
+    ui::note(quiet, &format!("{what} {}", output.join(PACKAGE_FILE).display()));
+    ui::line(output.display())
 }
 
 /// Prints what a guest is made of.
@@ -51,6 +102,10 @@ fn print(guest: &GuestFolder, json: bool) -> Result<()> {
     let kernel = package.map_or_else(|| manifest.kernel.release.clone(), |p| format!("{} {}", p.name, p.version));
     ui::line(format_args!("folder   {}", guest.path().display()))?;
     ui::line(format_args!("kernel   {kernel}"))?;
+    if let Some(build) = package.and_then(|package| package.build.as_ref()) {
+        ui::line(format_args!("         options {}, configuration {}", build.options_sha256, build.config_sha256))?;
+        ui::line(format_args!("         made by {}, {}", build.compiler, build.linker))?;
+    }
     ui::line(format_args!("agent    {}", manifest.agent.version))?;
     manifest.agent.toolchain.iter().try_for_each(|text| ui::line(format_args!("         made by {text}")))?;
     ui::line(format_args!("svn      {}", manifest.svn))?;

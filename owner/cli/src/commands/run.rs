@@ -46,7 +46,7 @@ pub(crate) fn run(command: &args::Run, quiet: bool) -> Result<Outcome> {
     let container = container::container(&image, &command.options)?;
     let plan = request.plan(&image, &container)?;
     let attach = !command.detach && container.stdio;
-    let mut progress = streams::StartProgress::new(quiet);
+    let mut progress = streams::StartProgress::new(quiet, "starting the VM");
     let started = start(&root, &plan, attach, &mut |step| progress.step(step));
     progress.finish();
     // The layers must stay in the store until the supervisor holds them open.
