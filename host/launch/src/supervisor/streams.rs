@@ -306,7 +306,7 @@ mod tests {
                 }
                 AgentRequest::WriteInput { .. } if !awake => AgentReply::Written { bytes: 0 },
                 AgentRequest::WriteInput { .. } => {
-                    pipe.lock().unwrap().extend_from_slice(&body);
+                    pipe.lock().unwrap().extend_from_slice(body);
                     AgentReply::Written { bytes: u32::try_from(body.len()).unwrap() }
                 }
                 _ => AgentReply::Done,
