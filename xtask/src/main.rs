@@ -29,7 +29,7 @@ struct Cli {
 enum Command {
     /// Install and prepare what the others need, and the guest where `caveau` looks for it; quick when it is all there.
     Setup {
-        /// Also make a folder with Debian 13's tools, which benchmarks are held against (as root).
+        /// Also make a folder with Debian 13's tools, which benchmarks are held against.
         #[arg(long)]
         debian13: bool,
     },

@@ -1,10 +1,11 @@
 //! `cargo xtask setup`: what a fresh Debian machine lacks. Quick when it is all there.
 //!
 //! Installs packages (as root, or with sudo), and puts everything else below `.caveau` in the workspace: package lists of its own,
-//! so that the machine's package sources stay as they are, the guest's kernels, and `cargo deny`.
+//! so that the machine's package sources stay as they are, and the guest's kernels. What only tests use is prepared for them alone.
 
 mod agent;
 mod apt;
+mod components;
 mod debian13;
 mod deny;
 mod kernel;
@@ -24,16 +25,12 @@ use crate::work_folder;
 /// What the set-up found or prepared.
 #[derive(Debug)]
 pub(crate) struct Setup {
-    /// `PATH` with the set-up's own programs first.
-    pub(crate) path: OsString,
     /// Configuration for apt (by `APT_CONFIG`) that knows backports and can be used by an ordinary user.
     pub(crate) apt_config: PathBuf,
     /// The guest's own kernel.
     pub(crate) kernel: PathBuf,
     /// The kernel that Debian ships, as an extracted package.
     pub(crate) distribution_kernel: PathBuf,
-    /// The program `sev-snp-measure`.
-    pub(crate) snp_measure: PathBuf,
     /// SeaBIOS.
     pub(crate) bios: PathBuf,
     /// QEMU's option ROM for PVH boot.
@@ -51,13 +48,28 @@ pub(crate) fn setup(root: &Path) -> Result<Setup> {
     apt.install_missing()?;
     let kernel = kernel::own(root, &work, &apt)?;
     let distribution_kernel = kernel::distribution(root, &work, &apt)?;
-    let tools = deny::prepare(&work)?;
-    let snp_measure = oracle::prepare(&work)?;
     let bios = firmware(&["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"], "seabios")?;
     let pvh_rom = firmware(&["/usr/share/qemu/pvh.bin", "/usr/share/seabios/pvh.bin"], "qemu-system-data")?;
+    Ok(Setup { apt_config: apt.config().to_path_buf(), kernel, distribution_kernel, bios, pvh_rom })
+}
+
+/// What the static checks need besides; gives a `PATH` that has `cargo deny`.
+///
+/// # Errors
+/// Where a part of the toolchain is missing, saying how to get it, or `cargo deny` cannot be had.
+pub(crate) fn for_static_checks(root: &Path) -> Result<OsString> {
+    components::check(root)?;
+    let tools = deny::prepare(&work_folder(root))?;
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths([tools].into_iter().chain(std::env::split_paths(&path)))?;
-    Ok(Setup { path, apt_config: apt.config().to_path_buf(), kernel, distribution_kernel, snp_measure, bios, pvh_rom })
+    Ok(std::env::join_paths([tools].into_iter().chain(std::env::split_paths(&path)))?)
+}
+
+/// The program `sev-snp-measure`, which tests compare launch digests with.
+///
+/// # Errors
+/// Where it cannot be had.
+pub(crate) fn snp_measure(root: &Path) -> Result<PathBuf> {
+    oracle::prepare(&work_folder(root))
 }
 
 /// The first of `candidates` that exists.

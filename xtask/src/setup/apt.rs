@@ -29,6 +29,8 @@ const fn at_least(name: &'static str, version: &'static str) -> Package {
 /// What building, running and testing need.
 const PACKAGES: &[Package] = &[
     any("build-essential"),
+    // Images come from registries over HTTPS.
+    any("ca-certificates"),
     // The guest's kernel.
     any("flex"),
     any("bison"),
@@ -201,7 +203,7 @@ fn is_at_least(version: &str, wanted: &str) -> bool {
 }
 
 /// The release's code name, from os-release(5).
-fn codename() -> Result<String> {
+pub(super) fn codename() -> Result<String> {
     let text = fs::read_to_string("/etc/os-release").context("failed to read /etc/os-release")?;
     let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     Ok(name

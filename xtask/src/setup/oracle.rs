@@ -22,7 +22,8 @@ pub(super) fn prepare(work: &Path) -> Result<PathBuf> {
     if !done.is_file() {
         headline(PACKAGE);
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).context("install python3-venv")?;
-        run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", PACKAGE]))?;
+        let mut pip = Command::new(folder.join("bin/pip"));
+        run(pip.args(["install", "--quiet", PACKAGE])).context("is there a network, and the Python package index?")?;
         std::fs::write(done, PACKAGE)?;
     }
     Ok(program)
