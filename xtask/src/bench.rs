@@ -25,6 +25,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::process::{headline, run};
+use crate::setup::{self, Setup};
 use crate::work_folder;
 use measure::Idle;
 use report::Report;
@@ -38,9 +39,9 @@ pub(crate) struct Arguments {
     /// Which ones; all where none is named.
     #[arg(value_enum)]
     benches: Vec<Bench>,
-    /// Pairs of runs, instead of 7 (5 of `layer` and `start`).
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pairs: Option<u16>,
+    /// Pairs of runs.
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    pairs: u16,
     /// Where inputs and outputs lie: a file system in memory with some 4 GiB of room.
     #[arg(long, value_name = "FOLDER", default_value = "/dev/shm")]
     work: PathBuf,
@@ -79,15 +80,10 @@ struct Bed<'a> {
     caveau: PathBuf,
     /// An empty folder.
     work: PathBuf,
-    /// Pairs that were asked for.
-    pairs: Option<u16>,
-}
-
-impl Bed<'_> {
-    /// How many pairs to run, where `usual` are enough unless asked otherwise.
-    fn pairs(&self, usual: u16) -> u16 {
-        self.pairs.unwrap_or(usual)
-    }
+    /// How many pairs to run.
+    pairs: u16,
+    /// What the set-up prepared.
+    setup: &'a Setup,
 }
 
 /// Runs what was asked for.
@@ -104,9 +100,10 @@ pub(crate) fn bench(root: &Path, arguments: &Arguments) -> Result<()> {
     let all = Bench::value_variants();
     let benches = if arguments.benches.is_empty() { all } else { arguments.benches.as_slice() };
     ensure_memory(&arguments.work)?;
+    let setup = setup::setup(root)?;
     let mut reports = Vec::new();
     for bench in benches {
-        let report = one(*bench, root, arguments)?;
+        let report = one(*bench, root, &setup, arguments)?;
         if !arguments.json {
             print!("{report}");
         }
@@ -159,14 +156,14 @@ fn ensure_memory(work: &Path) -> Result<()> {
 }
 
 /// Runs one bench in a folder of its own.
-fn one(bench: Bench, root: &Path, arguments: &Arguments) -> Result<Report> {
+fn one(bench: Bench, root: &Path, setup: &Setup, arguments: &Arguments) -> Result<Report> {
     let caveau = target_folder()?.join("release/caveau");
     if !caveau.is_file() {
         bail!("{} is not there: cargo build --release -p caveau", caveau.display());
     }
     std::fs::create_dir_all(work_folder(root))?;
     let work = tempfile::Builder::new().prefix("caveau-bench-").tempdir_in(&arguments.work)?;
-    let bed = Bed { root, caveau, work: work.path().to_path_buf(), pairs: arguments.pairs };
+    let bed = Bed { root, caveau, work: work.path().to_path_buf(), pairs: arguments.pairs, setup };
     let name = bench.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
     headline(&format!("bench {name}"));
     let idle = Idle::over_a_second()?;

@@ -2,7 +2,7 @@
 //!
 //! What serves it is busybox, or what is in the image: then the difference is what Caveau adds, and not nginx.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+use super::measure::Sample;
 use crate::process::{output, run};
 
 /// Kernel modules of the network card, in the order in which they depend on each other.
 const MODULES: [&str; 3] = ["net/core/failover.ko", "drivers/net/net_failover.ko", "drivers/net/virtio_net.ko"];
-
-/// The program that init and server are.
-const BUSYBOX: &str = "/bin/busybox";
 
 /// Folder of the RAM disk with busybox and the modules: no image has one of this name.
 const FOLDER: &str = "bare";
@@ -75,14 +73,21 @@ impl Drop for Machine {
 }
 
 impl Bare {
-    /// After the example of a running group's QEMU; `kernel` is the extracted kernel package.
+    /// After the example of a running group's QEMU; `kernel` is the extracted kernel package, `busybox` a static program.
     ///
     /// # Errors
     /// Where the RAM disk cannot be made or the example has no command line.
-    pub(super) fn like(qemu: u64, guest: &Path, kernel: &Path, server: Server<'_>, work: &Path) -> Result<Self> {
+    pub(super) fn like(
+        qemu: u64,
+        guest: &Path,
+        kernel: &Path,
+        busybox: &Path,
+        server: Server<'_>,
+        work: &Path,
+    ) -> Result<Self> {
         let same = same_flags(qemu)?;
         Ok(Self {
-            initrd: initrd(kernel, server, work)?,
+            initrd: initrd(kernel, busybox, server, work)?,
             guest: guest.to_path_buf(),
             same,
             program: fs::read_link(format!("/proc/{qemu}/exe"))?,
@@ -90,11 +95,11 @@ impl Bare {
         })
     }
 
-    /// Boots and waits for the first answer; gives how long that took.
+    /// Boots and waits for the first answer; gives what that took.
     ///
     /// # Errors
     /// Where QEMU cannot be run or nothing answers.
-    pub(super) fn first_answer(&self, port: u16, page: &str) -> Result<Duration> {
+    pub(super) fn first_answer(&self, port: u16, page: &str) -> Result<Sample> {
         let mut command = Command::new(&self.program);
         command.args(&self.same).arg("-L").arg(&self.guest).arg("-bios").arg(self.guest.join("bios-256k.bin"));
         command.arg("-kernel").arg(self.guest.join("vmlinux")).arg("-initrd").arg(&self.initrd);
@@ -102,10 +107,11 @@ impl Bare {
         command.args(["-netdev", &format!("user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:80")]);
         let start = Instant::now();
         let mut machine = Machine(command.stdin(Stdio::null()).spawn()?);
-        wait_for_answer(port, start, Some(page)).map_err(|error| match machine.0.try_wait() {
+        let answered = wait_for_answer(port, start, Some(page)).map_err(|error| match machine.0.try_wait() {
             Ok(Some(status)) => error.context(format!("QEMU ended with {status}")),
             _ => error.context(format!("the bare machine said: {}", fs::read_to_string(&self.log).unwrap_or_default())),
-        })
+        })?;
+        Ok(Sample { wall: answered.as_secs_f64(), ..Sample::so_far(u64::from(machine.0.id()))? })
     }
 }
 
@@ -131,7 +137,7 @@ pub(super) fn same_flags(qemu: u64) -> Result<Vec<String>> {
 }
 
 /// A RAM disk whose init loads the network card's modules, sets the address and serves the page.
-fn initrd(kernel: &Path, server: Server<'_>, work: &Path) -> Result<PathBuf> {
+fn initrd(kernel: &Path, busybox: &Path, server: Server<'_>, work: &Path) -> Result<PathBuf> {
     let name = if matches!(server, Server::Image { .. }) { "bare-image" } else { "bare" };
     let tree = work.join(name);
     for folder in [FOLDER, "www", "dev", "proc"] {
@@ -150,7 +156,7 @@ fn initrd(kernel: &Path, server: Server<'_>, work: &Path) -> Result<PathBuf> {
         }
     };
     let own = tree.join(FOLDER);
-    fs::copy(BUSYBOX, own.join("busybox")).context("install busybox-static")?;
+    fs::copy(busybox, own.join("busybox"))?;
     let mut init = String::from("#!/bare/busybox sh\n");
     for module in MODULES {
         let name = module.rsplit('/').next().unwrap_or(module);
@@ -163,13 +169,18 @@ fn initrd(kernel: &Path, server: Server<'_>, work: &Path) -> Result<PathBuf> {
     fs::write(tree.join("init"), init + serve + "\n")?;
     run(Command::new("chmod").arg("755").arg(tree.join("init")))?;
     let made = work.join(name).with_extension("initrd");
-    let pack = "find . | busybox cpio -o -H newc > \"$0\" 2>/dev/null";
-    run(Command::new("sh").args(["-c", pack]).arg(&made).current_dir(&tree))?;
+    let pack = "find . | \"$1\" cpio -o -H newc > \"$0\" 2>/dev/null";
+    run(Command::new("sh").args(["-c", pack]).args([&made, busybox]).current_dir(&tree))?;
     Ok(made)
 }
 
 /// Unpacks the layers of an OCI layout's only image; what a layer removes stays.
-fn unpack(layout: &Path, tree: &Path) -> Result<()> {
+///
+/// # Errors
+/// Where the layout is none, or `tar` fails.
+pub(super) fn unpack(layout: &Path, tree: &Path) -> Result<()> {
+    fs::create_dir_all(tree)?;
+
     let read = |path: PathBuf| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
     let blob = |digest: &Value| -> Result<PathBuf> {
         let digest = digest.as_str().and_then(|digest| digest.strip_prefix("sha256:")).context("no SHA-256 digest")?;
@@ -239,15 +250,4 @@ pub(super) fn get(port: u16) -> Result<String> {
     let (head, body) = answer.split_once("\r\n\r\n").context("no complete answer")?;
     ensure!(head.contains(" 200 "), "{}", head.lines().next().unwrap_or_default());
     Ok(body.to_owned())
-}
-
-/// Resident memory of a process in bytes.
-///
-/// # Errors
-/// Where there is no such process.
-pub(super) fn resident(pid: u64) -> Result<u64> {
-    let mut status = String::new();
-    File::open(format!("/proc/{pid}/status"))?.read_to_string(&mut status)?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? << 10)
 }

@@ -63,7 +63,7 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
     let program = std::env::current_exe()?;
     let (mut our_root, mut their_root) = (String::new(), String::new());
     let pairs = Pairs::take(
-        bed.pairs(7),
+        bed.pairs,
         || {
             remove(&our_tree)?;
             let mut command = Command::new(&program);

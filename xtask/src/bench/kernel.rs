@@ -17,7 +17,7 @@ use super::{
     report::Report,
 };
 use crate::process::output;
-use crate::{guest, images, images_folder, setup};
+use crate::{guest, images, images_folder};
 
 /// Most of the distribution kernel's time, under OVMF and under SeaBIOS, that ours may take to the agent.
 const OF_OVMF: f64 = 0.25;
@@ -152,10 +152,9 @@ fn arguments(same: &[String], guest: &Path, entry: &Entry) -> Result<Vec<String>
 /// # Errors
 /// Where a guest cannot be built or does not start.
 pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
-    let prepared = setup::setup(bed.root)?;
-    let own = guest::build_once(bed.root, &prepared)?;
-    let distribution = guest::build_with_distribution_kernel(bed.root, &prepared)?;
-    let image = images::build_one(&images_folder(bed.root), "busybox", &prepared.apt_config, &|step| {
+    let own = guest::build_once(bed.root, bed.setup)?;
+    let distribution = guest::build_with_distribution_kernel(bed.root, bed.setup)?;
+    let image = images::build_one(&images_folder(bed.root), "busybox", &bed.setup.apt_config, &|step| {
         eprintln!("   {step}");
     })?;
     let image = format!("oci:{}", image.display());
@@ -173,7 +172,7 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
     let pvh = machine(&distribution, &Entry::Pvh)?;
 
     let mut report = Report::new("kernel", "QEMU's start to the agent, own kernel", "distribution's kernel under OVMF");
-    let pairs = bed.pairs(7);
+    let pairs = bed.pairs;
     let take = |other: &Machine<'_>| Pairs::take(pairs, || our_machine.to_the_agent(), || other.to_the_agent());
     let (of_ovmf, of_bios, of_pvh) = (take(&ovmf)?, take(&bios)?, take(&pvh)?);
     share(&mut report, "time to the agent, of the distribution kernel's under OVMF", &of_ovmf, Some(OF_OVMF));

@@ -9,7 +9,7 @@ use super::{
     Bed,
     anchors::{Debian13, SALT, rapidgzip, root_hash, system_path},
     hash::remove,
-    layer_input::{Layer, gzip, many, realistic},
+    layer_input::{Layer, gzip, many, parts, realistic, zstd3},
     measure::{Pairs, Sample, timed},
     report::Report,
 };
@@ -28,6 +28,9 @@ const ENTRY_BYTES: u64 = 256;
 const FEW: u64 = 10_000;
 const MANY: u64 = 200_000;
 
+/// Layers of an image of several.
+const LAYERS: u64 = 8;
+
 /// Bytes in a block.
 const BLOCK: u64 = 4096;
 
@@ -45,7 +48,7 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
     let image = bed.work.join("ours.img");
     let mut root = String::new();
     let pairs = Pairs::take(
-        bed.pairs(5),
+        bed.pairs,
         || {
             let (sample, found) = build(bed, &packed, &image)?;
             ensure!(root.is_empty() || root == found, "two runs gave the roots {root} and {found}");
@@ -67,8 +70,53 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
     report.fact("root", root);
     remove(&image)?;
     remove(&packed)?;
+    other_packing(bed, &debian, &mut report)?;
+    eight_layers(bed, &debian, chain.name, &mut report)?;
     memory_of_entries(bed, &mut report)?;
     Ok(report)
+}
+
+/// The same layer packed by zstd -3, as a fact.
+fn other_packing(bed: &Bed<'_>, debian: &Debian13, report: &mut Report) -> Result<()> {
+    let layer = realistic(debian.path(), &bed.work.join("layer.tar"))?;
+    let zstd = debian.words("zstd")?;
+    let packed = zstd3(&zstd, &layer.tar)?;
+    remove(&layer.tar)?;
+    let chain =
+        chain(bed, debian, "zstd", &format!("{} -d -c {}", words(&zstd), quoted(&packed.display().to_string())))?;
+    let image = bed.work.join("ours.img");
+    let pairs = Pairs::take(bed.pairs, || Ok(build(bed, &packed, &image)?.0), || run_chain(&chain))?;
+    report.compared("the same packed by zstd -3, against zstd | mkfs.erofs, veritysetup", &pairs);
+    remove(&image)?;
+    remove(&packed)
+}
+
+/// Layers of an image, each to a root hash: ours one after the other in one run, and so the chain's.
+fn eight_layers(bed: &Bed<'_>, debian: &Debian13, unpacker: &'static str, report: &mut Report) -> Result<()> {
+    let mut packed = Vec::new();
+    for layer in parts(debian.path(), LAYERS, &bed.work)? {
+        packed.push(gzip(&layer.tar)?);
+        remove(&layer.tar)?;
+    }
+    let chains =
+        packed.iter().map(|packed| unpacking_chain(bed, debian, unpacker, packed)).collect::<Result<Vec<_>>>()?;
+    let chain = Chain {
+        name: unpacker,
+        script: chains.iter().map(|chain| format!("( {} )", chain.script)).collect::<Vec<_>>().join("; "),
+        work: bed.work.clone(),
+    };
+    let image = bed.work.join("ours.img");
+    let pairs = Pairs::take(
+        bed.pairs,
+        || {
+            let samples = packed.iter().map(|packed| Ok(build(bed, packed, &image)?.0)).collect::<Result<Vec<_>>>()?;
+            Ok(Sample::one_after_the_other(&samples))
+        },
+        || run_chain(&chain),
+    )?;
+    report.compared(format!("{LAYERS} layers one after the other, against the same chain"), &pairs);
+    remove(&image)?;
+    packed.iter().try_for_each(|packed| remove(packed))
 }
 
 /// Converts; gives what it took and the root.
@@ -142,23 +190,33 @@ struct Chain {
     work: PathBuf,
 }
 
+/// Programs that unpack gzip.
+const UNPACKERS: [&str; 2] = ["igzip", "rapidgzip"];
+
 /// The chains that can be had here.
 fn chains(bed: &Bed<'_>, debian: &Debian13, packed: &Path) -> Result<Vec<Chain>> {
+    UNPACKERS.iter().map(|name| unpacking_chain(bed, debian, name, packed)).collect()
+}
+
+/// The chain that begins with this one of [`UNPACKERS`].
+fn unpacking_chain(bed: &Bed<'_>, debian: &Debian13, name: &'static str, packed: &Path) -> Result<Chain> {
+    let packed = quoted(&packed.display().to_string());
+    let unpack = match name {
+        "rapidgzip" => format!("{} -P 2 -d -c {packed}", quoted(&rapidgzip(bed.root)?.display().to_string())),
+        _ => format!("{} -d -c {packed}", words(&debian.words(name)?)),
+    };
+    chain(bed, debian, name, &unpack)
+}
+
+/// The chain that begins with the command `unpack`.
+fn chain(bed: &Bed<'_>, debian: &Debian13, name: &'static str, unpack: &str) -> Result<Chain> {
     let erofs = words(&debian.words("mkfs.erofs")?);
     let verity = words(&debian.words("veritysetup")?);
-    let packed = quoted(&packed.display().to_string());
-    let unpackers = [
-        ("igzip", format!("{} -d -c {packed}", words(&debian.words("igzip")?))),
-        ("rapidgzip", format!("{} -P 2 -d -c {packed}", quoted(&rapidgzip(bed.root)?.display().to_string()))),
-    ];
-    let chain = |(name, unpack): (&'static str, String)| {
-        let script = format!(
-            "set -e; rm -f chain.img chain.tree; {unpack} | {erofs} --quiet --tar=f chain.img >&2; \
-             {verity} format {SALT} chain.img chain.tree"
-        );
-        Chain { name, script, work: bed.work.clone() }
-    };
-    Ok(unpackers.into_iter().map(chain).collect())
+    let script = format!(
+        "set -e; rm -f chain.img chain.tree; {unpack} | {erofs} --quiet --tar=f chain.img >&2; \
+         {verity} format {SALT} chain.img chain.tree"
+    );
+    Ok(Chain { name, script, work: bed.work.clone() })
 }
 
 /// The fastest of them by two runs each, and what all took.

@@ -32,12 +32,23 @@ struct LayerTar {
     entries: u64,
     files: u64,
     content: u64,
+    /// Which of how many layers this is, where files are dealt out in turns.
+    part: (u64, u64),
+    seen: u64,
 }
 
 impl LayerTar {
     fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("failed to create {}", path.display()))?;
-        Ok(Self { builder: Builder::new(BufWriter::with_capacity(1 << 20, file)), entries: 0, files: 0, content: 0 })
+        let builder = Builder::new(BufWriter::with_capacity(1 << 20, file));
+        Ok(Self { builder, entries: 0, files: 0, content: 0, part: (0, 1), seen: 0 })
+    }
+
+    /// Whether the next file belongs to this layer.
+    fn takes_next(&mut self) -> bool {
+        let (part, parts) = self.part;
+        self.seen += 1;
+        self.seen % parts == part
     }
 
     /// Appends an entry without content.
@@ -76,6 +87,8 @@ impl LayerTar {
             let metadata = fs::symlink_metadata(&path)?;
             if metadata.is_dir() {
                 self.tree(&path, &name)?;
+            } else if !self.takes_next() {
+                // Another layer has it.
             } else if metadata.is_symlink() {
                 let target = fs::read_link(&path)?;
                 self.plain(&name, EntryType::Symlink, &target.to_string_lossy(), 0o777)?;
@@ -136,6 +149,27 @@ pub(super) fn realistic(debian: &Path, tar: &Path) -> Result<Layer> {
     finish(layer, tar)
 }
 
+/// The layers of an image: what [`realistic`] has, dealt out in turns, with its folders in each.
+///
+/// # Errors
+/// As [`realistic`].
+pub(super) fn parts(debian: &Path, count: u64, work: &Path) -> Result<Vec<Layer>> {
+    let mut layers = Vec::new();
+    for part in 0..count {
+        let tar = work.join(format!("layer-{part}.tar"));
+        let mut layer = LayerTar::create(&tar)?;
+        layer.part = (part, count);
+        for copy in 0_u32.. {
+            layer.tree(&debian.join("usr"), &if copy == 0 { "usr".to_owned() } else { format!("srv/{copy}/usr") })?;
+            if layer.content >= CONTENT_BYTES / count || layer.files == 0 {
+                break;
+            }
+        }
+        layers.push(finish(layer, &tar)?);
+    }
+    Ok(layers)
+}
+
 /// A layer of so many small files.
 ///
 /// # Errors
@@ -158,6 +192,17 @@ fn finish(layer: LayerTar, tar: &Path) -> Result<Layer> {
     let entries = layer.entries;
     layer.finish()?;
     Ok(Layer { tar: tar.to_path_buf(), tar_bytes: fs::metadata(tar)?.len(), entries })
+}
+
+/// Packs a tar by zstd -3, given the words that run it, and gives the packed file.
+///
+/// # Errors
+/// Where `zstd` fails.
+pub(super) fn zstd3(zstd: &[String], tar: &Path) -> Result<PathBuf> {
+    let packed = tar.with_extension("tar.zst");
+    let (program, arguments) = zstd.split_first().context("no zstd")?;
+    run(Command::new(program).args(arguments).args(["-3", "-q", "-f", "-o"]).args([packed.as_path(), tar]))?;
+    Ok(packed)
 }
 
 /// Packs a tar as registries have most of them, and gives the packed file.

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+/// Ticks a second in which the kernel tells of times: the same on every x86 machine.
+const TICKS: f64 = 100.0;
+
 /// What one run took.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sample {
@@ -23,6 +26,32 @@ pub(super) struct Sample {
 }
 
 impl Sample {
+    /// What a process that runs took since its start, apart from wall time (proc_pid_stat(5), proc_pid_status(5)).
+    ///
+    /// # Errors
+    /// Where there is no such process.
+    pub(super) fn so_far(pid: u64) -> Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("no process {pid}"))?;
+        // The name before may hold anything; fields are counted from behind it.
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
+        let mut seconds = || -> Result<f64> {
+            let ticks: f64 = fields.next().context("the process has no times")?.parse()?;
+            Ok(ticks / TICKS)
+        };
+        let (user, system) = (seconds()?, seconds()?);
+        Ok(Self { wall: 0.0, user, system, peak: memory(pid, "VmHWM:")? })
+    }
+
+    /// What several runs took that followed each other.
+    pub(super) fn one_after_the_other(samples: &[Self]) -> Self {
+        samples.iter().fold(Self::default(), |all, one| Self {
+            wall: all.wall + one.wall,
+            user: all.user + one.user,
+            system: all.system + one.system,
+            peak: all.peak.max(one.peak),
+        })
+    }
+
     /// A run of which only the wall time is known.
     pub(super) fn of_wall(wall: Duration) -> Self {
         Self { wall: wall.as_secs_f64(), ..Self::default() }
@@ -122,6 +151,16 @@ fn reap(child: Child) -> Result<(ExitStatus, Sample)> {
     let peak = u64::try_from(usage.ru_maxrss)? << 10;
     let sample = Sample { wall: 0.0, user: seconds(usage.ru_utime), system: seconds(usage.ru_stime), peak };
     Ok((ExitStatus::from_raw(status), sample))
+}
+
+/// A kind of memory of a process in bytes, as its status names it.
+///
+/// # Errors
+/// Where there is no such process, or it has none.
+pub(super) fn memory(pid: u64, name: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? << 10)
 }
 
 /// How idle the machine was.

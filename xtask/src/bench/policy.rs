@@ -16,10 +16,9 @@ use crate::{images, images_folder};
 /// # Errors
 /// Where the image cannot be made or a policy not be generated.
 pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
-    let layout =
-        images::build_one(&images_folder(bed.root), "nginx", &crate::setup::setup(bed.root)?.apt_config, &|step| {
-            eprintln!("   {step}");
-        })?;
+    let layout = images::build_one(&images_folder(bed.root), "nginx", &bed.setup.apt_config, &|step| {
+        eprintln!("   {step}");
+    })?;
     let image = format!("oci:{}", layout.display());
     let generate = |store: &str| {
         let mut command = Command::new(&bed.caveau);
@@ -28,7 +27,7 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
     };
     let (mut warm_policy, mut cold_policy) = (String::new(), String::new());
     let pairs = Pairs::take(
-        bed.pairs(7),
+        bed.pairs,
         || {
             let (sample, policy) = generate("warm")?;
             warm_policy = policy;

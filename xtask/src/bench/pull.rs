@@ -81,7 +81,7 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
     run(&mut push).context("install skopeo")?;
     let (store, copy) = (bed.work.join("store"), bed.work.join("copy"));
     let pairs = Pairs::take(
-        bed.pairs(7),
+        bed.pairs,
         || {
             empty(&store)?;
             let mut command = Command::new(&bed.caveau);

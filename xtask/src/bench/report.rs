@@ -12,6 +12,7 @@ pub(super) struct Report {
     name: &'static str,
     ours: String,
     anchor: String,
+    skipped: Option<String>,
     pairs: Option<Pairs>,
     goals: Vec<Goal>,
     facts: Vec<(String, String)>,
@@ -32,7 +33,14 @@ impl Report {
     /// An empty one: its name, and what stands against what.
     pub(super) fn new(name: &'static str, ours: impl Into<String>, anchor: impl Into<String>) -> Self {
         let (ours, anchor) = (ours.into(), anchor.into());
-        Self { name, ours, anchor, pairs: None, goals: Vec::new(), facts: Vec::new(), table: Vec::new() }
+        let (goals, facts, table) = (Vec::new(), Vec::new(), Vec::new());
+        Self { name, ours, anchor, skipped: None, pairs: None, goals, facts, table }
+    }
+
+    /// The bench cannot be run here, for this reason.
+    pub(super) fn skipped(mut self, reason: impl Into<String>) -> Self {
+        self.skipped = Some(reason.into());
+        self
     }
 
     /// The runs.
@@ -61,6 +69,14 @@ impl Report {
         self.facts.push((what.into(), value.into()));
     }
 
+    /// A further comparison, without a bar.
+    pub(super) fn compared(&mut self, what: impl Into<String>, pairs: &Pairs) {
+        let ratios = pairs.ratios();
+        let (least, most) = (ratios.first().copied().unwrap_or(f64::NAN), ratios.last().copied().unwrap_or(f64::NAN));
+        let ratio = format!("ratio {:.2} ({least:.2} to {most:.2}, {} pairs)", pairs.ratio(), ratios.len());
+        self.fact(what, format!("{ratio}; ours {}; anchor {}", line(&pairs.ours), line(&pairs.anchor)));
+    }
+
     /// A line of the table of where time goes.
     pub(super) fn row(&mut self, what: impl Into<String>, value: impl Into<String>) {
         self.table.push((what.into(), value.into()));
@@ -81,6 +97,7 @@ impl Report {
         });
         json!({
             "bench": self.name,
+            "skipped": self.skipped,
             "ours": side(&self.ours, self.pairs.as_ref().map(|pairs| pairs.ours.as_slice())),
             "anchor": side(&self.anchor, self.pairs.as_ref().map(|pairs| pairs.anchor.as_slice())),
             "ratio": self.pairs.as_ref().map(Pairs::ratio),
@@ -107,7 +124,7 @@ fn sorted(samples: &[Sample], number: impl Fn(&Sample) -> f64) -> Vec<f64> {
 }
 
 /// Wall range, and the medians of processor time and memory.
-fn line(samples: &[Sample]) -> String {
+pub(super) fn line(samples: &[Sample]) -> String {
     let wall = sorted(samples, |sample| sample.wall);
     let least = wall.first().copied().unwrap_or(f64::NAN);
     let most = wall.last().copied().unwrap_or(f64::NAN);
@@ -129,6 +146,9 @@ fn seconds(time: f64) -> String {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {} against {}", self.name, self.ours, self.anchor)?;
+        if let Some(reason) = &self.skipped {
+            writeln!(f, "   skipped: {reason}")?;
+        }
         if let Some(pairs) = &self.pairs {
             writeln!(f, "   ours    {}", line(&pairs.ours))?;
             writeln!(f, "   anchor  {}", line(&pairs.anchor))?;

@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use super::{
     Bed,
-    bare::{Bare, Server, get, resident, wait_for_answer},
-    measure::{Pairs, Sample, median},
-    report::Report,
+    bare::{Bare, Server, get, unpack, wait_for_answer},
+    measure::{Pairs, Sample, median, memory, timed},
+    report::{Report, line},
 };
 use crate::process::output;
-use crate::{guest, images, images_folder, setup};
+use crate::{guest, images, images_folder};
 
 /// How many times as long as the bare boot it should take at most.
 const AIM: f64 = 1.3;
@@ -35,6 +35,8 @@ struct Product {
 
 /// What one start left to be read.
 struct Started {
+    /// Until the first answer: wall time, and the processor time and memory of `caveau run` and QEMU.
+    sample: Sample,
     answered: Duration,
     returned: Duration,
     record: Value,
@@ -48,7 +50,7 @@ impl Product {
     fn caveau(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.caveau);
         command.args(["--quiet"]).args(arguments).env("XDG_RUNTIME_DIR", &self.work).env("CAVEAU_GUEST", &self.guest);
-        command.env("XDG_CACHE_HOME", self.work.join("store"));
+        command.env("XDG_CACHE_HOME", self.work.join("store")).env("XDG_DATA_HOME", self.work.join("data"));
         command
     }
 
@@ -58,9 +60,9 @@ impl Product {
         let port = free_port()?;
         let publish = format!("{port}:80");
         let start = Instant::now();
-        output(&mut self.caveau(&["run", "-d", "--name", NAME, "-p", &publish, &self.image]))?;
+        let (client, _) = timed(&mut self.caveau(&["run", "-d", "--name", NAME, "-p", &publish, &self.image]))?;
         let returned = start.elapsed();
-        let result = self.look(port, start, returned, look);
+        let result = self.look(port, start, (client, returned), look);
         output(&mut self.caveau(&["rm", "--force", NAME]))?;
         result
     }
@@ -69,20 +71,28 @@ impl Product {
         &self,
         port: u16,
         start: Instant,
-        returned: Duration,
+        (client, returned): (Sample, Duration),
         look: &mut dyn FnMut(u64, &str) -> Result<()>,
     ) -> Result<Started> {
         let answered = wait_for_answer(port, start, None)?;
         let inspected: Value = serde_json::from_str(&output(&mut self.caveau(&["inspect", NAME]))?)?;
         let record = inspected["record"].clone();
         let qemu = record["qemu_pid"].as_u64().context("the record has no qemu_pid")?;
+        let machine = Sample::so_far(qemu)?;
+        let sample = Sample {
+            wall: answered.as_secs_f64(),
+            user: client.user + machine.user,
+            system: client.system + machine.system,
+            peak: client.peak.max(machine.peak),
+        };
         let page = get(port)?;
         look(qemu, &page)?;
         // The default policy need not allow statistics; that is told, not guessed.
         let stats = output(&mut self.caveau(&["--json", "stats", NAME])).ok();
         let stats = stats.and_then(|text| serde_json::from_str::<Value>(&text).ok());
         let agent_bytes = stats.and_then(|stats| stats["agent_memory_bytes"].as_u64());
-        Ok(Started { answered, returned, record, agent_bytes, qemu_bytes: resident(qemu)?, page })
+        let qemu_bytes = memory(qemu, "VmRSS:")?;
+        Ok(Started { sample, answered, returned, record, agent_bytes, qemu_bytes, page })
     }
 }
 
@@ -96,11 +106,12 @@ fn free_port() -> Result<u16> {
 /// # Errors
 /// Where the product or the bare machine does not start.
 pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
-    let prepared = setup::setup(bed.root)?;
-    let guest = guest::build_once(bed.root, &prepared)?;
-    let image = images::build_one(&images_folder(bed.root), "nginx", &setup::setup(bed.root)?.apt_config, &|step| {
-        eprintln!("   {step}");
-    })?;
+    let guest = guest::build_once(bed.root, bed.setup)?;
+    let layout =
+        |name| images::build_one(&images_folder(bed.root), name, &bed.setup.apt_config, &|step| eprintln!("   {step}"));
+    let image = layout("nginx")?;
+    unpack(&layout("busybox")?, &bed.work.join("busybox"))?;
+    let busybox = bed.work.join("busybox/bin/busybox");
     let product = Product {
         caveau: bed.caveau.clone(),
         work: bed.work.clone(),
@@ -111,34 +122,39 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
     let mut machines = None;
     // The first start fills caches, and shows the bare machines QEMU's flags.
     let first = product.start(&mut |qemu, page| {
-        let like = |server| Bare::like(qemu, &guest, &prepared.kernel, server, &bed.work);
+        let like = |server| Bare::like(qemu, &guest, &bed.setup.kernel, &busybox, server, &bed.work);
         machines = Some((like(Server::Busybox { page })?, like(Server::Image { layout: &image })?));
         Ok(())
     })?;
     let (bare, with_image) = machines.context("the first start showed nothing")?;
     let page = first.page.clone();
     let mut last = first;
+    // The second bare machine has its turn behind the first one's.
+    let mut same_server = Vec::new();
     let pairs = Pairs::take(
-        bed.pairs(5),
+        bed.pairs,
         || {
             let started = product.start(&mut |_, _| Ok(()))?;
-            let sample = Sample::of_wall(started.answered);
+            let sample = started.sample;
             ensure!(started.page == page, "the page changed");
             last = started;
             Ok(sample)
         },
-        || Ok(Sample::of_wall(bare.first_answer(free_port()?, &page)?)),
+        || {
+            let sample = bare.first_answer(free_port()?, &page)?;
+            same_server.push(with_image.first_answer(free_port()?, &page)?);
+            Ok(sample)
+        },
     )?;
-    let same_server = (0..bed.pairs(3)).map(|_| Ok(with_image.first_answer(free_port()?, &page)?.as_secs_f64()));
-    Ok(report(pairs, &same_server.collect::<Result<Vec<_>>>()?, &last))
+    // The first of each does not count.
+    same_server.remove(0);
+    Ok(report(pairs, same_server, &last))
 }
 
-fn report(pairs: Pairs, same_server: &[f64], last: &Started) -> Report {
+fn report(pairs: Pairs, same_server: Vec<Sample>, last: &Started) -> Report {
     let mut report = Report::new("start", "caveau run to nginx's first answer", "bare boot to the same page");
-    let longer: Vec<f64> = pairs.ratios().iter().rev().map(|ratio| 1.0 / ratio).collect();
-    let times = median(&longer);
-    let ours = median(&pairs.ours.iter().map(|sample| sample.wall).collect::<Vec<_>>());
-    let same_server = median(same_server);
+    let times = median(&times_as_long(&pairs));
+    let same_server = Pairs { ours: pairs.ours.clone(), anchor: same_server };
     report.pairs(pairs);
     report.aim(format!("at most {AIM} times as long"), format!("{times:.2}"), times <= AIM);
     match last.agent_bytes {
@@ -146,10 +162,18 @@ fn report(pairs: Pairs, same_server: &[f64], last: &Started) -> Report {
         None => report.aim("agent's resident memory below 16 MiB", "no answer of `caveau stats`", false),
     }
     report.fact("QEMU's resident memory", mib(last.qemu_bytes));
-    let against = format!("{same_server:.3} s, {:.2} times as long with caveau", ours / same_server);
-    report.fact("bare boot that runs the image's own nginx", against);
+    report.fact("processor time and peak memory", "QEMU's until the first answer; ours with that of `caveau run`");
+    let longer = times_as_long(&same_server);
+    let (least, most) = (longer.first().copied().unwrap_or(f64::NAN), longer.last().copied().unwrap_or(f64::NAN));
+    let times = format!("{:.2} times as long with caveau ({least:.2} to {most:.2})", median(&longer));
+    report.fact("bare boot that runs the image's own nginx", format!("{}; {times}", line(&same_server.anchor)));
     stages(&mut report, last);
     report
+}
+
+/// How many times as long as the anchor ours took, each pair, ascending.
+fn times_as_long(pairs: &Pairs) -> Vec<f64> {
+    pairs.ratios().iter().rev().map(|ratio| 1.0 / ratio).collect()
 }
 
 /// The table of where the time of the last start went, all by the host's clock.
