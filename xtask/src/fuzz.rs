@@ -74,8 +74,18 @@ pub(crate) fn fuzz(root: &Path, arguments: &Arguments) -> Result<()> {
 
 /// Runs every target over its seeds and a fixed choice of changes to them, in plain test programs.
 pub(crate) fn replay(root: &Path) -> Command {
-    let mut cargo = command(root, "cargo", ["test", "--manifest-path", "fuzz/Cargo.toml", "--locked"]);
-    // Beside the workspace's own build, most of whose dependencies are the same.
+    beside_the_workspace(root, "test", &["--", "--show-output"])
+}
+
+/// Lints of the targets, without libFuzzer's runtime.
+pub(crate) fn clippy(root: &Path) -> Command {
+    beside_the_workspace(root, "clippy", &["--all-targets", "--", "-D", "warnings"])
+}
+
+/// cargo in the targets' workspace, building beside this one's, most of whose dependencies are the same.
+fn beside_the_workspace(root: &Path, subcommand: &str, arguments: &[&str]) -> Command {
+    let mut cargo = command(root, "cargo", [subcommand, "--manifest-path", "fuzz/Cargo.toml", "--locked"]);
+    cargo.args(arguments);
     if env::var_os("CARGO_TARGET_DIR").is_none() {
         cargo.env("CARGO_TARGET_DIR", root.join("target"));
     }

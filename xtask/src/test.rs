@@ -95,6 +95,7 @@ fn static_checks(root: &Path) -> Result<()> {
     run(&mut command(root, "cargo", ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
     layering::check(root)?;
     run(&mut command(root, "cargo", ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    run(&mut fuzz::clippy(root))?;
     run(command(root, "cargo", ["deny", "--offline", "check", "bans", "licenses", "sources"]).env("PATH", path))
 }
 
