@@ -6,7 +6,7 @@ use caveau_tests::{guest_folder, hostile::Hostile};
 fn the_emulated_processor_for_a_guest_that_was_told_snp() {
     let Some(host) = Hostile::new() else { return };
     let cmdline = guest_folder().join("cmdline.snp");
-    host.fails(&["sev_guest", "No such device"], |plan| {
+    host.fails(&["this guest is made for snp, but the machine shows no SEV-SNP"], |plan| {
         plan.guest.cmdline = cmdline;
         plan.start_timeout_s = 60;
     });
