@@ -9,6 +9,8 @@
 
 mod processor;
 
+use std::slice::from_ref;
+
 use caveau_emulated::judge;
 use caveau_evidence::{Evidence, Expectations, OwnLists, Profile, Timestamp};
 use caveau_snp::build::ASK_SERIAL;
@@ -97,13 +99,13 @@ fn lists_of_nobody_do_not_count() {
     let mut forged = list(99, &[]);
     *forged.last_mut().unwrap() ^= 1;
     for nobodys in [foreign, forged, b"garbage".to_vec()] {
-        assert_eq!(judged(Some(list(7, &[])), &[], &[nobodys.clone()]), Ok(7));
+        assert_eq!(judged(Some(list(7, &[])), &[], from_ref(&nobodys)), Ok(7));
         assert_eq!(judged(Some(nobodys.clone()), &[], &[list(7, &[])]), Ok(7));
-        assert_eq!(judged(Some(list(7, &[])), &[nobodys.clone()], &[]), Ok(7));
+        assert_eq!(judged(Some(list(7, &[])), from_ref(&nobodys), &[]), Ok(7));
         // Alone, what was given or came along is told, and what was kept is passed over.
-        assert!(judged(None, &[nobodys.clone()], &[]).is_err_and(|code| code != "crl-missing"));
+        assert!(judged(None, from_ref(&nobodys), &[]).is_err_and(|code| code != "crl-missing"));
         assert!(judged(Some(nobodys.clone()), &[], &[]).is_err_and(|code| code != "crl-missing"));
-        assert_eq!(judged(None, &[], &[nobodys.clone()]), refused("crl-missing"));
+        assert_eq!(judged(None, &[], from_ref(&nobodys)), refused("crl-missing"));
         assert!(!with(None).certificates.may_replace_list(&nobodys, &list(1, &[])));
         assert!(with(None).certificates.may_replace_list(&list(1, &[]), &nobodys));
     }
