@@ -39,9 +39,14 @@ impl Apt<'_> {
         }
         let nothing = tempfile::NamedTempFile::new()?;
         let status = format!("Dir::State::status={}", nothing.path().display());
+        // apt does not name what it would not have to fetch, so it must not see what the set-up fetched to install.
+        let none = tempfile::tempdir()?;
+        fs::create_dir(none.path().join("partial"))?;
+        let archives = format!("Dir::Cache::archives={}", none.path().display());
         let ask = || {
             let arguments = ["install", "--print-uris", "-qq", "-y", "--no-install-recommends", "-o", &status];
-            super::run(self.command(&arguments).args(["-o", "Debug::NoLocking=1"]).args(packages))
+            let options = ["-o", &archives, "-o", "Debug::NoLocking=1"];
+            super::run(self.command(&arguments).args(options).args(packages))
         };
         let output = ask().or_else(|_| {
             // The package lists may not be there yet.
