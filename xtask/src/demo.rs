@@ -110,7 +110,8 @@ impl Demo {
                 let (status, record) = group.status()?;
                 let events: Vec<_> =
                     record.events.iter().map(|event| serde_json::to_value(&event.event)).collect::<Result<_, _>>()?;
-                let noticed = |event: &Value| event["kind"] == "layer_corrupted" && event["layer"] == index;
+                // The guest counts layers from one, in the order in which they are mounted: the plan's.
+                let noticed = |event: &Value| event["kind"] == "layer_corrupted" && event["layer"] == index + 1;
                 let log = output(&mut self.product.caveau(&["logs", "lie-flipped"]))?;
                 let complaint = log.lines().find(|line| is_read_error(line));
                 let seen = events.iter().any(noticed) || complaint.is_some();
