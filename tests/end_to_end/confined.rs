@@ -26,9 +26,9 @@ fn a_container_has_what_docker_gives_it_and_no_more() {
         try user_namespace unshare -U true
         date -s @946684800 > /dev/null 2>&1; echo year=$(date +%Y | grep -c 2000)
         try chown chown 7:7 /tmp
-        echo kcore=$(wc -c < /proc/kcore)
+        echo kcore=$([ -e /proc/kcore ] || echo none)
         echo firmware=$(ls /sys/firmware | wc -l)
-        echo modules=$(cat /proc/sys/kernel/modules_disabled)
+        echo modules=$([ -e /proc/modules ] || echo none)
         echo dev=$(ls /dev | sort | tr '\\n' ' ')
         echo devices=$(grep -vE '(nodev| /dev | /dev/pts | /proc/(acpi|kcore|keys|interrupts|timer_list|scsi) | /sys/firmware )' /proc/mounts | wc -l)
         echo pid=$$
@@ -61,10 +61,10 @@ fn a_container_has_what_docker_gives_it_and_no_more() {
         ("user_namespace", "no"),
         ("year", "0"),
         ("chown", "yes"),
-        ("kcore", "0"),
+        ("kcore", "none"),
         ("firmware", "0"),
-        ("modules", "1"),
-        ("dev", "fd full kcore mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"),
+        ("modules", "none"),
+        ("dev", "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"),
         ("devices", "0"),
         ("pid", "1"),
         ("umask", "0022"),
