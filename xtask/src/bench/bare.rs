@@ -174,13 +174,12 @@ fn initrd(kernel: &Path, busybox: &Path, server: Server<'_>, work: &Path) -> Res
     Ok(made)
 }
 
-/// Unpacks the layers of an OCI layout's only image; what a layer removes stays.
+/// Unpacks the layers of an OCI layout's only image; what a layer removes by name goes.
 ///
 /// # Errors
 /// Where the layout is none, or `tar` fails.
 pub(super) fn unpack(layout: &Path, tree: &Path) -> Result<()> {
     fs::create_dir_all(tree)?;
-
     let read = |path: PathBuf| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
     let blob = |digest: &Value| -> Result<PathBuf> {
         let digest = digest.as_str().and_then(|digest| digest.strip_prefix("sha256:")).context("no SHA-256 digest")?;
@@ -189,8 +188,19 @@ pub(super) fn unpack(layout: &Path, tree: &Path) -> Result<()> {
     let index = read(layout.join("index.json"))?;
     let manifest = read(blob(&index["manifests"][0]["digest"])?)?;
     for layer in manifest["layers"].as_array().context("the manifest has no layers")? {
+        let tar = blob(&layer["digest"])?;
+        for name in output(Command::new("tar").arg("-tf").arg(&tar))?.lines() {
+            let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
+            let Some(removed) = file.strip_prefix(".wh.") else { continue };
+            let path = tree.join(folder.trim_start_matches('/')).join(removed);
+            match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_dir() => fs::remove_dir_all(&path)?,
+                Ok(_) => fs::remove_file(&path)?,
+                Err(_) => {}
+            }
+        }
         let unpack = ["--no-same-owner", "--exclude=.wh.*", "-xf"];
-        run(Command::new("tar").args(unpack).arg(blob(&layer["digest"])?).arg("-C").arg(tree))?;
+        run(Command::new("tar").args(unpack).arg(&tar).arg("-C").arg(tree))?;
     }
     Ok(())
 }
