@@ -107,7 +107,7 @@ impl Bare {
         command.args(["-netdev", &format!("user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:80")]);
         let start = Instant::now();
         let mut machine = Machine(command.stdin(Stdio::null()).spawn()?);
-        let answered = wait_for_answer(port, start, Some(page)).map_err(|error| match machine.0.try_wait() {
+        let (answered, _) = wait_for_answer(port, start, Some(page)).map_err(|error| match machine.0.try_wait() {
             Ok(Some(status)) => error.context(format!("QEMU ended with {status}")),
             _ => error.context(format!("the bare machine said: {}", fs::read_to_string(&self.log).unwrap_or_default())),
         })?;
@@ -223,14 +223,14 @@ fn unpacked_module(kernel: &Path, module: &str) -> Result<Option<Vec<u8>>> {
 }
 
 /// Asks for the page again and again, from `start` on, until there is an answer (with this page, where one is given);
-/// gives the time from `start` until it came.
+/// gives the time from `start` until it came, and the page.
 ///
 /// QEMU takes connections before the guest listens, and what it could not hand on comes late. So each request is made
 /// over a connection of its own while those before it still wait, and the first answer counts.
 ///
 /// # Errors
 /// Where none comes in time.
-pub(super) fn wait_for_answer(port: u16, start: Instant, page: Option<&str>) -> Result<Duration> {
+pub(super) fn wait_for_answer(port: u16, start: Instant, page: Option<&str>) -> Result<(Duration, String)> {
     let (answers, first) = channel();
     while start.elapsed() < PATIENCE {
         let answers = answers.clone();
@@ -244,14 +244,14 @@ pub(super) fn wait_for_answer(port: u16, start: Instant, page: Option<&str>) -> 
             ensure!(page.is_none_or(|page| page == body), "another page than expected: {body:?}");
             // Those that still wait give up before the next machine is started on the port.
             sleep(Duration::from_millis(200));
-            return Ok(time);
+            return Ok((time, body));
         }
     }
     bail!("no answer on port {port} within {} s", PATIENCE.as_secs())
 }
 
 /// The page.
-pub(super) fn get(port: u16) -> Result<String> {
+fn get(port: u16) -> Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     write!(stream, "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     Bed,
-    bare::{Bare, Server, get, unpack, wait_for_answer},
+    bare::{Bare, Server, unpack, wait_for_answer},
     measure::{Pairs, Sample, median, memory, timed},
     report::{Report, line},
 };
@@ -74,7 +74,7 @@ impl Product {
         (client, returned): (Sample, Duration),
         look: &mut dyn FnMut(u64, &str) -> Result<()>,
     ) -> Result<Started> {
-        let answered = wait_for_answer(port, start, None)?;
+        let (answered, page) = wait_for_answer(port, start, None)?;
         let inspected: Value = serde_json::from_str(&output(&mut self.caveau(&["inspect", NAME]))?)?;
         let record = inspected["record"].clone();
         let qemu = record["qemu_pid"].as_u64().context("the record has no qemu_pid")?;
@@ -85,7 +85,6 @@ impl Product {
             system: client.system + machine.system,
             peak: client.peak.max(machine.peak),
         };
-        let page = get(port)?;
         look(qemu, &page)?;
         // The default policy need not allow statistics; that is told, not guessed.
         let stats = output(&mut self.caveau(&["--json", "stats", NAME])).ok();
