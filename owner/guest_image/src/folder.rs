@@ -139,7 +139,7 @@ pub(crate) fn write(folder: &Path, files: &[(&str, &[u8])], manifest: Manifest) 
     let absolute = std::path::absolute(folder).context("resolve", folder)?;
     let parent = absolute.parent().unwrap_or(&absolute);
     fs::create_dir_all(parent).context("create folder", parent)?;
-    let replaces = is_replaceable(&absolute)?;
+    let replaces = is_replaceable(&absolute, MANIFEST_FILE, GuestImageError::Destination)?;
     let temporary =
         tempfile::Builder::new().prefix(".guest-").tempdir_in(parent).context("create a folder in", parent)?;
     set_mode(temporary.path(), 0o755)?;
@@ -147,34 +147,42 @@ pub(crate) fn write(folder: &Path, files: &[(&str, &[u8])], manifest: Manifest) 
         write_file(&temporary.path().join(name), contents)?;
     }
     write_file(&temporary.path().join(MANIFEST_FILE), manifest.to_json().as_bytes())?;
-    sync_folder(temporary.path())?;
-    let flags = if replaces { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-    renameat_with(CWD, temporary.path(), CWD, &absolute, flags).context("rename the finished guest to", &absolute)?;
+    put(temporary.path(), &absolute, replaces)?;
     if !replaces {
         // It has become the guest; only an exchanged, older one is removed on return.
         let _ = temporary.keep();
     }
-    sync_folder(parent)?;
     Ok(GuestFolder { path: folder.to_path_buf(), manifest })
 }
 
-/// Whether there is a folder to be exchanged: a guest or an empty one.
-fn is_replaceable(folder: &Path) -> Result<bool> {
+/// Gives the finished folder `made` its place. What it `replaces` is exchanged in one step, and is where `made` was then.
+pub(crate) fn put(made: &Path, place: &Path, replaces: bool) -> Result<()> {
+    sync_folder(made)?;
+    let flags = if replaces { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    renameat_with(CWD, made, CWD, place, flags).context("rename the finished folder to", place)?;
+    place.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Whether there is a folder to be exchanged: an empty one, or one of the kind that has a file called `marker`; anything else
+/// is `refused`.
+pub(crate) fn is_replaceable(folder: &Path, marker: &str, refused: fn(PathBuf) -> GuestImageError) -> Result<bool> {
     let mut entries = match folder.read_dir() {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
-            return Err(GuestImageError::Destination(folder.to_path_buf()));
+            return Err(refused(folder.to_path_buf()));
         }
         Err(error) => return Err(error).context("read folder", folder),
     };
-    if entries.next().is_none() || folder.join(MANIFEST_FILE).is_file() {
-        return Ok(true);
+    if entries.next().is_none() || folder.join(marker).is_file() {
+        Ok(true)
+    } else {
+        Err(refused(folder.to_path_buf()))
     }
-    Err(GuestImageError::Destination(folder.to_path_buf()))
 }
 
-fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
+/// Writes a new file, to the disk.
+pub(crate) fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
     let mut file = File::create_new(path).context("create", path)?;
     file.write_all(contents).context("write", path)?;
     set_mode(path, 0o644)?;

@@ -18,6 +18,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::error::IoContext as _;
+use crate::folder::{is_replaceable, put, write_file};
 use crate::options::{OPTIONS, differences};
 use crate::{GuestImageError, KernelPackage, PACKAGE_FILE, Result, Sha256};
 
@@ -64,12 +65,11 @@ pub struct KernelSource {
     pub jobs: NonZeroUsize,
 }
 
-/// What a kernel folder would be made of: the inputs of a build.
+/// What decides a kernel's bytes: two builds of the same are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct KernelInputs {
-    name: String,
-    version: String,
-    sha256: Sha256,
+    /// SHA-256 of the sources' file.
+    archive: Sha256,
     options: Sha256,
     compiler: String,
     linker: String,
@@ -91,28 +91,17 @@ pub fn build_kernel(
     if KernelInputs::recorded(output).as_ref() == Some(&inputs) {
         return Ok(false);
     }
-    if output.exists() && !output.join(PACKAGE_FILE).is_file() {
-        return Err(GuestImageError::KernelDestination(output.to_path_buf()));
-    }
-    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let output = std::path::absolute(output).context("resolve", output)?;
+    let replaces = is_replaceable(&output, PACKAGE_FILE, GuestImageError::KernelDestination)?;
+    let parent = output.parent().unwrap_or(&output);
     fs::create_dir_all(parent).context("make", parent)?;
+    // What is exchanged goes with it.
     let temporary =
         tempfile::Builder::new().prefix(".kernel-").tempdir_in(parent).context("make a folder in", parent)?;
     let build = Build { folder: temporary.path().to_path_buf(), progress };
     let made = build.run(source, inputs)?;
-    replace(&made, output)?;
+    put(&made, &output, replaces)?;
     Ok(true)
-}
-
-/// Puts a finished folder where an older one may be.
-fn replace(made: &Path, output: &Path) -> Result<()> {
-    let old = made.with_extension("old");
-    match fs::rename(output, &old) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).context("replace", output),
-    }
-    fs::rename(made, output).context("write", output)
 }
 
 /// Says all that is missing at once.
@@ -139,20 +128,8 @@ impl KernelInputs {
     fn of(source: &KernelSource) -> Result<Self> {
         let path = &source.archive;
         let file = File::open(path).context("open", path)?;
-        let sha256 = Sha256::from(caveau_measure::sha256(file).context("read", path)?);
-        let (name, version) = if is_package(path) {
-            (
-                first_line("dpkg-deb", &["-f".as_ref(), path.as_ref(), "Package".as_ref()])?,
-                first_line("dpkg-deb", &["-f".as_ref(), path.as_ref(), "Version".as_ref()])?,
-            )
-        } else {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            (name.into_owned(), String::new())
-        };
         Ok(Self {
-            name,
-            version,
-            sha256,
+            archive: Sha256::from(caveau_measure::sha256(file).context("read", path)?),
             options: Sha256::of(OPTIONS.as_bytes()),
             compiler: first_line("gcc", &["--version".as_ref()])?,
             linker: first_line("ld", &["--version".as_ref()])?,
@@ -164,14 +141,21 @@ impl KernelInputs {
         let package: KernelPackage = serde_json::from_slice(&fs::read(folder.join(PACKAGE_FILE)).ok()?).ok()?;
         let build = package.build?;
         Some(Self {
-            name: package.name,
-            version: package.version,
-            sha256: package.sha256,
+            archive: package.sha256,
             options: build.options_sha256,
             compiler: build.compiler,
             linker: build.linker,
         })
     }
+}
+
+/// Name and version of the package of sources; of an archive alone, its file's name and the kernel's `release`.
+fn identity(archive: &Path, release: String) -> Result<(String, String)> {
+    if !is_package(archive) {
+        return Ok((archive.file_name().unwrap_or_default().to_string_lossy().into_owned(), release));
+    }
+    let field = |name: &str| first_line("dpkg-deb", &["-f".as_ref(), archive.as_ref(), name.as_ref()]);
+    Ok((field("Package")?, field("Version")?))
 }
 
 fn is_package(path: &Path) -> bool {
@@ -203,7 +187,7 @@ impl Build<'_> {
         let config = self.configure(&tree)?;
         let jobs = format!("-j{}", source.jobs);
         self.step("compile the kernel", make(&tree).args([jobs.as_str(), "bzImage"]))?;
-        self.collect(&tree, &config, inputs)
+        self.collect(&tree, &config, &source.archive, inputs)
     }
 
     /// The source tree.
@@ -241,7 +225,7 @@ impl Build<'_> {
     }
 
     /// Puts what was built together as a kernel package has it.
-    fn collect(&self, tree: &Path, config: &str, inputs: KernelInputs) -> Result<PathBuf> {
+    fn collect(&self, tree: &Path, config: &str, archive: &Path, inputs: KernelInputs) -> Result<PathBuf> {
         let read = |path: &Path| fs::read_to_string(path).context("read", path);
         let release = read(&tree.join("include/config/kernel.release"))?.trim().to_owned();
         let made = self.folder.join("kernel");
@@ -249,21 +233,21 @@ impl Build<'_> {
         for folder in [made.join("boot"), modules.join("kernel")] {
             fs::create_dir_all(&folder).context("make", &folder)?;
         }
-        let copy = |from: PathBuf, to: PathBuf| fs::copy(&from, to).context("copy", &from).map(drop);
+        let copy = |from: PathBuf, to: PathBuf| write_file(&to, &fs::read(&from).context("read", &from)?);
         copy(tree.join("arch/x86/boot/bzImage"), made.join(format!("boot/vmlinuz-{release}")))?;
         copy(tree.join("modules.builtin"), modules.join("modules.builtin"))?;
-        let write = |path: PathBuf, text: &str| fs::write(&path, text).context("write", &path);
-        write(made.join(format!("boot/config-{release}")), config)?;
-        let version = if inputs.version.is_empty() { release } else { inputs.version };
+        write_file(&made.join(format!("boot/config-{release}")), config.as_bytes())?;
+        let (name, version) = identity(archive, release)?;
         let build = KernelBuild {
             options_sha256: inputs.options,
             config_sha256: Sha256::of(config.as_bytes()),
             compiler: inputs.compiler,
             linker: inputs.linker,
         };
-        let package = KernelPackage { name: inputs.name, version, sha256: inputs.sha256, build: Some(build) };
+        let package = KernelPackage { name, version, sha256: inputs.archive, build: Some(build) };
         // Strings always serialize.
-        write(made.join(PACKAGE_FILE), &serde_json::to_string_pretty(&package).unwrap_or_default())?;
+        let text = serde_json::to_string_pretty(&package).unwrap_or_default();
+        write_file(&made.join(PACKAGE_FILE), text.as_bytes())?;
         Ok(made)
     }
 
@@ -328,4 +312,87 @@ fn tail(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     file.take(TOLD_BYTES).read_to_end(&mut bytes).context("read", path)?;
     Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An archive with these bytes in an empty folder; `None` with a visible word where nothing can be built here.
+    fn sources(name: &str, bytes: &[u8]) -> Option<(tempfile::TempDir, KernelSource)> {
+        if let Err(error) = check_tools() {
+            println!("skipped: {error}");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let archive = folder.path().join(name);
+        fs::write(&archive, bytes).unwrap();
+        Some((folder, KernelSource { archive, jobs: NonZeroUsize::MIN }))
+    }
+
+    /// A kernel that was made of `source`, as far as its description goes.
+    fn kernel(folder: &Path, source: &KernelSource) -> PathBuf {
+        let inputs = KernelInputs::of(source).unwrap();
+        let build = KernelBuild {
+            options_sha256: inputs.options,
+            config_sha256: Sha256::of(b"whatever Kconfig made"),
+            compiler: inputs.compiler,
+            linker: inputs.linker,
+        };
+        let package =
+            KernelPackage { name: "any".into(), version: "any".into(), sha256: inputs.archive, build: Some(build) };
+        let kernel = folder.join("kernel");
+        fs::create_dir(&kernel).unwrap();
+        fs::write(kernel.join(PACKAGE_FILE), serde_json::to_vec(&package).unwrap()).unwrap();
+        kernel
+    }
+
+    fn build(source: &KernelSource, output: &Path) -> Result<bool> {
+        build_kernel(source, output, &mut |_, _| {})
+    }
+
+    #[test]
+    fn a_kernel_of_the_same_inputs_stays() {
+        let Some((folder, source)) = sources("linux.tar.xz", b"no sources at all") else { return };
+        assert!(!build(&source, &kernel(folder.path(), &source)).unwrap());
+    }
+
+    #[test]
+    fn broken_sources_leave_nothing_and_the_older_kernel() {
+        let truncated = [0xfd, b'7', b'z', b'X', b'Z', 0, 0, 4];
+        for (name, bytes, step) in [
+            ("linux.tar.xz", &b""[..], "unpack the sources"),
+            ("linux.tar.xz", &truncated, "unpack the sources"),
+            ("linux.tar.xz", &[0; 4096], "unpack the sources"),
+            ("linux.deb", &b"!<arch>\n"[..], "unpack the package"),
+        ] {
+            let Some((folder, source)) = sources(name, b"older") else { return };
+            let kernel = kernel(folder.path(), &source);
+            let older = fs::read(kernel.join(PACKAGE_FILE)).unwrap();
+            fs::write(&source.archive, bytes).unwrap();
+            match build(&source, &kernel).unwrap_err() {
+                GuestImageError::KernelStep { step: found, output } => {
+                    assert!(found == step && !output.is_empty(), "{name}: {found}: {output}");
+                }
+                other => panic!("{name}: {other}"),
+            }
+            assert_eq!(fs::read(kernel.join(PACKAGE_FILE)).unwrap(), older);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "{name}: nothing temporary is left");
+        }
+    }
+
+    #[test]
+    fn what_is_no_kernel_is_not_replaced() {
+        let Some((folder, source)) = sources("linux.tar.xz", b"") else { return };
+        let other = folder.path().join("other");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("thesis"), "text").unwrap();
+        for output in [&other, &other.join("thesis")] {
+            let error = build(&source, output).unwrap_err();
+            assert!(matches!(&error, GuestImageError::KernelDestination(path) if path == output), "{error}");
+        }
+        assert_eq!(fs::read(other.join("thesis")).unwrap(), b"text");
+        let missing = KernelSource { archive: folder.path().join("missing"), ..source };
+        assert!(build(&missing, &folder.path().join("new")).unwrap_err().to_string().contains("missing"));
+    }
 }
