@@ -11,8 +11,7 @@ use caveau_policy::{
     MountDisk, MountLayer, MountOverlay, MountScratch, Permit, UnmountDisk, UnmountLayer, UnmountOverlay,
 };
 use caveau_runtime::{
-    Container, ContainerPlan, ExitStatus, Process, ProcessPlan, Runtime, RuntimeError, StdioKind, Usage, make_file_in,
-    make_folder_in,
+    Container, ContainerPlan, ExitStatus, Process, ProcessPlan, Runtime, RuntimeError, StdioKind, Usage,
 };
 use caveau_storage::{EncryptedDisk, Layer, Overlay, Result, Scratch, ScratchSource, Storage};
 
@@ -145,17 +144,7 @@ impl Disks for Storage {
 impl Maker for Runtime {
     type Container = Container;
 
-    /// The image may lack the working directory, and the files over which those that name the container and its network are
-    /// mounted. Those can be links to nowhere, which libcontainer does not follow.
     fn create(&mut self, plan: &ContainerPlan, stdio: StdioKind) -> std::result::Result<Container, RuntimeError> {
-        let failed = |path: &str| {
-            let path = PathBuf::from(path);
-            move |source| RuntimeError::File { path, source }
-        };
-        make_folder_in(&plan.root, &plan.process.cwd).map_err(failed(&plan.process.cwd))?;
-        for bind in plan.binds.iter().filter(|bind| bind.source.is_file()) {
-            make_file_in(&plan.root, &bind.destination).map_err(failed(&bind.destination))?;
-        }
         self.create(plan, stdio)
     }
 

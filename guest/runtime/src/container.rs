@@ -21,6 +21,7 @@ use crate::{
     cgroup::{Cgroup, PARENT, Usage},
     channel::{Adopted, Answer, Channel, Order, borrow},
     device, execute,
+    files::complete,
     helper::HELPER_NAME,
     reaper::Exit,
     signal,
@@ -51,7 +52,7 @@ impl Runtime {
         Self { folder, reaper, made: 0 }
     }
 
-    /// Makes a container; its init is confined and waits for [`Container::start`].
+    /// Makes a container, and what its image lacks for it; its init is confined and waits for [`Container::start`].
     ///
     /// # Errors
     /// [`RuntimeError`]; nothing of it is left then.
@@ -76,6 +77,7 @@ impl Runtime {
         bundle: &Path,
         cgroup: &Cgroup,
     ) -> Result<Container, RuntimeError> {
+        complete(plan)?;
         let specification = specification(plan, &format!("/{PARENT}/{name}"))?;
         fs::create_dir_all(bundle).map_err(RuntimeError::file(bundle))?;
         let plan_file = bundle.join("process.json");

@@ -1,4 +1,4 @@
-//! Files of a container's root, read without leaving it.
+//! Files of a container's root, read and made without leaving it.
 
 use std::{
     fs::File,
@@ -8,6 +8,8 @@ use std::{
 };
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+
+use crate::{ContainerPlan, RuntimeError};
 
 /// Greatest size in bytes of a file that is read whole.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -24,12 +26,23 @@ pub fn open_in(root: &Path, path: &str) -> io::Result<File> {
     Ok(File::from(rustix::fs::openat2(folder, path, flags, Mode::empty(), resolve)?))
 }
 
+/// Makes what the image may lack of what its container needs: the working directory, and the files over which others are
+/// mounted. Those can be links to nowhere, which libcontainer does not follow.
+pub(crate) fn complete(plan: &ContainerPlan) -> Result<(), RuntimeError> {
+    let root = &plan.root;
+    make_folder_in(root, &plan.process.cwd).map_err(RuntimeError::file(&plan.process.cwd))?;
+    for bind in plan.binds.iter().filter(|bind| bind.source.is_file()) {
+        make_file_in(root, &bind.destination).map_err(RuntimeError::file(&bind.destination))?;
+    }
+    Ok(())
+}
+
 /// Makes the folder `path` within `root` and those above it, where they are not there: a working directory need not be in
 /// the image. Links are resolved within the root, as by [`open_in`].
 ///
 /// # Errors
 /// Where something on the way is no folder, or as mkdirat(2).
-pub fn make_folder_in(root: &Path, path: &str) -> io::Result<()> {
+fn make_folder_in(root: &Path, path: &str) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let root = rustix::fs::open(root, flags, Mode::empty())?;
@@ -54,7 +67,7 @@ pub fn make_folder_in(root: &Path, path: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// Where something on the way is no folder, there are too many links, or as openat2(2).
-pub fn make_file_in(root: &Path, path: &str) -> io::Result<()> {
+fn make_file_in(root: &Path, path: &str) -> io::Result<()> {
     let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     // What is still to be gone, the next name last; and the way gone so far, of which no part is a link.
     let mut ahead: Vec<String> = names(path);

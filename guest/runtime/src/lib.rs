@@ -57,7 +57,7 @@ mod user;
 pub use cgroup::Usage;
 pub use container::{Container, Process, Runtime, Watch};
 pub use error::RuntimeError;
-pub use files::{make_file_in, make_folder_in, open_in};
+pub use files::open_in;
 pub use helper::{HELPER_NAME, run_helper};
 pub use plan::{Bind, ContainerPlan, Limits, ProcessPlan};
 pub use reaper::{ExitStatus, Reaper};
