@@ -43,6 +43,7 @@ mod hex_bytes;
 pub mod kds;
 mod minima;
 mod oid;
+pub mod pem;
 pub mod product;
 mod pss;
 pub mod report;

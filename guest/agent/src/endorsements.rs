@@ -1,16 +1,12 @@
 //! The certificates that came with a report, as containers expect to find them in `host-amd-cert-base64`: the JSON that
 //! Azure's host endpoint (THIM) gives.
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use caveau_sp_message::certificates::{self, Certificate, CertificateId};
 use caveau_tee::TeeEvidence;
 use serde_json::json;
 
 /// Where REPORTED_TCB lies in a report (SEV-SNP ABI specification, "ATTESTATION_REPORT").
 const REPORTED_TCB: std::ops::Range<usize> = 0x180..0x188;
-
-/// Characters of base64 on a line of PEM (RFC 7468).
-const PEM_LINE: usize = 64;
 
 /// `vcekCert` (in PEM; a VLEK where the host has that), `tcbm` (the report's TCB, 16 hexadecimal digits) and
 /// `certificateChain` (ASK, then ARK). Absent where the table holds no key's certificate, or cannot be read.
@@ -28,24 +24,16 @@ pub(crate) fn host_certificates(evidence: &TeeEvidence) -> Option<String> {
 
 /// A certificate in PEM. Some hosts give that already.
 fn pem(data: &[u8]) -> String {
-    if let Ok(text) = std::str::from_utf8(data)
-        && text.starts_with("-----BEGIN ")
-    {
-        return format!("{}\n", text.trim_end());
+    match std::str::from_utf8(data) {
+        Ok(text) if text.starts_with("-----BEGIN ") => format!("{}\n", text.trim_end()),
+        _ => caveau_snp::pem::certificate(data),
     }
-    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
-    for (index, character) in BASE64_STANDARD.encode(data).chars().enumerate() {
-        if index > 0 && index.is_multiple_of(PEM_LINE) {
-            text.push('\n');
-        }
-        text.push(character);
-    }
-    text.push_str("\n-----END CERTIFICATE-----\n");
-    text
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+
     use super::*;
 
     fn evidence(certificates: Vec<u8>) -> TeeEvidence {
@@ -74,7 +62,7 @@ mod tests {
                      -----BEGIN CERTIFICATE-----\nQVJL\n-----END CERTIFICATE-----\n";
         assert_eq!(found["certificateChain"], chain);
         let text = found["vcekCert"].as_str().unwrap();
-        assert!(text.lines().all(|line| line.len() <= PEM_LINE), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 64), "{text}");
         let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
         assert_eq!(BASE64_STANDARD.decode(body).unwrap(), leaf);
     }

@@ -6,10 +6,9 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{KeyPair, RSA_PSS_SHA384, RsaKeyPair};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use caveau_snp::build::{CertificateSpec, Role, assemble, certificate_tbs, rsa_spki};
 use caveau_snp::certificate::Certificate;
+use caveau_snp::pem;
 use caveau_snp::software::root_id;
 
 use crate::CryptoError;
@@ -100,7 +99,7 @@ impl Authority {
         });
         let certificate = assemble(&tbs, &sign(root_key, &tbs)?);
         let private = AsDer::<Pkcs8V1Der<'_>>::as_der(&key).map_err(CryptoError::at("write an RSA key"))?;
-        let text = pem(&certificate);
+        let text = pem::certificate(&certificate);
         let files: [(&str, &[u8]); 3] =
             [("key", private.as_ref()), ("certificate.der", &certificate), ("certificate.pem", text.as_bytes())];
         state.write_folder(kind.folder(), &files)?;
@@ -114,7 +113,7 @@ impl Authority {
 
     /// The certificate, PEM.
     pub(crate) fn pem(&self) -> String {
-        pem(&self.certificate)
+        pem::certificate(&self.certificate)
     }
 
     /// Where the certificate lies as PEM.
@@ -143,33 +142,4 @@ fn sign(key: &RsaKeyPair, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
     key.sign(&RSA_PSS_SHA384, &SystemRandom::new(), message, &mut signature)
         .map_err(CryptoError::at("sign a certificate"))?;
     Ok(signature)
-}
-
-/// A certificate in PEM (RFC 7468).
-fn pem(der: &[u8]) -> String {
-    let text = BASE64_STANDARD.encode(der);
-    let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        out.push_str(line);
-        out.push('\n');
-        rest = after;
-    }
-    out.push_str("-----END CERTIFICATE-----\n");
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pem_lines_have_64_characters() {
-        let text = pem(&[0xa5; 100]);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 5);
-        assert_eq!((lines[1].len(), lines[2].len(), lines[3].len()), (64, 64, 8));
-        assert_eq!(BASE64_STANDARD.decode(lines[1..4].concat()).unwrap(), [0xa5; 100]);
-    }
 }
