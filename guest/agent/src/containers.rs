@@ -76,7 +76,7 @@ impl<M: Maker> Containers<M> {
         let made = enforcer.carry_out(granted, |permit| {
             let permitted = permit.into_inner();
             let kind = streams(&step.process, permitted.stdio);
-            let mut plan = plan(&step, permitted, ids, root, context)?;
+            let mut plan = plan(&step, permitted, kind.terminal, ids, root, context)?;
             let files =
                 context.files(number, &plan.hostname).map_err(|error| failed("write the container's files", &error))?;
             plan.binds = context.binds(&files);
@@ -270,11 +270,11 @@ fn asked(step: &CreateContainer, ids: &Ids) -> request::CreateContainer {
 fn plan(
     step: &CreateContainer,
     permitted: caveau_policy::CreateContainer,
+    terminal: bool,
     ids: Ids,
     root: &Path,
     context: &Context,
 ) -> Result<ContainerPlan, AgentError> {
-    let terminal = streams(&step.process, permitted.stdio).terminal;
     let plan = ContainerPlan {
         process: ProcessPlan {
             args: permitted.command,
