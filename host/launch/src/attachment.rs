@@ -137,11 +137,9 @@ impl Attachment {
     }
 
     /// Another handle to the input, for a thread of its own.
-    ///
-    /// # Errors
-    /// None today.
-    pub fn input(&self) -> io::Result<Input> {
-        Ok(Input(Arc::clone(&self.way)))
+    #[must_use]
+    pub fn input(&self) -> Input {
+        Input(Arc::clone(&self.way))
     }
 }
 

@@ -62,9 +62,9 @@ impl Report {
     }
 }
 
-/// Tries everything that groups need of this host: about a second, or up to ten more where KVM does not work. What is found of
-/// KVM is remembered for the starts of groups. `guest` are the parts for `emulated-snp`, `ovmf` a firmware for `snp`, `scratch` a folder for scratch
-/// disks.
+/// Tries everything that groups need of this host: about a second, or up to ten more where KVM does not work. What is found
+/// of KVM is remembered for the starts of groups. `guest` are the parts for `emulated-snp`, `ovmf` a firmware for `snp`,
+/// `scratch` a folder for scratch disks.
 #[must_use]
 pub fn report(guest: &GuestFiles, ovmf: Option<&Path>, scratch: &Path) -> Report {
     let mut report = Report { checks: Vec::new() };

@@ -32,9 +32,9 @@ pub(crate) enum Ended {
 /// Where this process's own streams fail.
 pub(crate) fn attach(mut attachment: Attachment, interactive: bool) -> Result<Ended> {
     let raw = if attachment.terminal && interactive { RawTerminal::enter()? } else { None };
-    forward_signals(attachment.input()?, attachment.terminal)?;
+    forward_signals(attachment.input(), attachment.terminal)?;
     if interactive {
-        let mut input = attachment.input()?;
+        let mut input = attachment.input();
         // Ends with the process: a read of a terminal cannot be called back.
         std::thread::Builder::new().name("input".into()).spawn(move || forward_input(&mut input))?;
     }

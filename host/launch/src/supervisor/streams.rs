@@ -324,7 +324,7 @@ mod tests {
         let leave = theirs.try_clone().unwrap();
         let mut attachment = Attachment::new(theirs, process(), false).unwrap();
         let input: Vec<u8> = (0..400_000u32).map(|number| number.to_le_bytes()[1]).collect();
-        let (mut writer, mut other) = (attachment.input().unwrap(), attachment.input().unwrap());
+        let (mut writer, mut other) = (attachment.input(), attachment.input());
         let client = Client::new(&ours).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| serve_input(&agent, &process(), ours, &client, Duration::from_secs(60), &Mutex::default()));

@@ -456,7 +456,7 @@ fn input_reaches_the_process() {
     let place = Place::new();
     let group = place.run("cat");
     let mut attachment = group.attach(Some("web")).unwrap();
-    let mut input = attachment.input().unwrap();
+    let mut input = attachment.input();
     input.write(b"back and forth").unwrap();
     let AttachEvent::Bytes { bytes, .. } = attachment.next_event() else { panic!("no output") };
     assert_eq!(bytes, b"back and forth");
