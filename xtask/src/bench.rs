@@ -86,6 +86,16 @@ struct Bed<'a> {
     setup: &'a Setup,
 }
 
+impl Bed<'_> {
+    /// `caveau` with this guest, and with state, store and data in the work folder.
+    fn caveau(&self, guest: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.caveau);
+        command.arg("--quiet").args(arguments).env("CAVEAU_GUEST", guest).env("XDG_RUNTIME_DIR", &self.work);
+        command.env("XDG_CACHE_HOME", self.work.join("store")).env("XDG_DATA_HOME", self.work.join("data"));
+        command
+    }
+}
+
 /// Runs what was asked for.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use caveau_guest_image::{GuestFolder, Inputs, build};
 
 use crate::setup::{Setup, build_agent, build_agent_in};
-use crate::work_folder;
+use crate::{user_folder, work_folder};
 
 /// The guest's security version: raised when older guests should no longer be trusted.
 const SVN: u32 = 1;
@@ -43,9 +43,7 @@ pub(crate) fn build_with_distribution_kernel(root: &Path, setup: &Setup) -> Resu
 /// # Errors
 /// Where a build fails, or neither `XDG_DATA_HOME` nor `HOME` is set.
 pub(crate) fn install(root: &Path, setup: &Setup) -> Result<PathBuf> {
-    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share")));
-    let data = base.context("neither XDG_DATA_HOME nor HOME is set")?.join("caveau");
+    let data = user_folder("XDG_DATA_HOME", ".local/share")?;
     for (name, kernel) in [("own", &setup.kernel), ("distro", &setup.distribution_kernel)] {
         keep_kernel(&data.join("kernel").join(name), kernel)?;
     }

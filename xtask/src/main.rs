@@ -14,7 +14,7 @@ mod test;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 /// Set-up, demo, tests, benchmarks.
@@ -78,6 +78,16 @@ fn main() -> Result<()> {
 /// The workspace's root.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+/// `caveau`'s folder below the one that a variable names, or below `HOME` by default (XDG Base Directory Specification 0.8).
+///
+/// # Errors
+/// Where neither variable is set to an absolute path.
+fn user_folder(variable: &str, below_home: &str) -> Result<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)));
+    Ok(folder.with_context(|| format!("neither {variable} nor HOME is set to an absolute path"))?.join("caveau"))
 }
 
 /// Folder of what the set-up prepares: the guest kernel, images.

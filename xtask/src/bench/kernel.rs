@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     Bed,
     bare::same_flags,
-    measure::{Pairs, Sample, median},
+    measure::{self, Pairs, Sample, median},
     report::Report,
 };
 use crate::process::output;
@@ -45,10 +45,7 @@ struct Product<'a> {
 
 impl Product<'_> {
     fn caveau(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.bed.caveau);
-        command.arg("--quiet").args(arguments).env("CAVEAU_GUEST", self.guest).env("XDG_RUNTIME_DIR", &self.bed.work);
-        command.env("XDG_CACHE_HOME", self.bed.work.join("store")).env("XDG_DATA_HOME", self.bed.work.join("data"));
-        command
+        self.bed.caveau(self.guest, arguments)
     }
 
     /// Runs the image to its end.
@@ -132,11 +129,11 @@ fn arguments(same: &[String], guest: &Path, entry: &Entry) -> Result<Vec<String>
     };
     let command_line = fs::read_to_string(&files.cmdline)?;
     let mut all: Vec<String> = Vec::new();
-    let mut pairs = same.iter().peekable();
-    while let Some(word) = pairs.next() {
+    let mut words = same.iter();
+    while let Some(word) = words.next() {
         all.push(word.clone());
         if word == "-append" {
-            pairs.next();
+            words.next();
             all.push(command_line.clone());
         }
     }
@@ -209,8 +206,8 @@ fn share(report: &mut Report, what: &str, pairs: &Pairs, most: Option<f64>) {
 fn memory(report: &mut Report, [ours, theirs]: [&Product<'_>; 2], pairs: u16) -> Result<()> {
     let (mut own, mut distribution) = (Vec::new(), Vec::new());
     for _ in 0..pairs.min(3) {
-        own.push(ours.look(peak)?);
-        distribution.push(theirs.look(peak)?);
+        own.push(ours.look(peak_mib)?);
+        distribution.push(theirs.look(peak_mib)?);
     }
     own.sort_by(f64::total_cmp);
     distribution.sort_by(f64::total_cmp);
@@ -221,8 +218,6 @@ fn memory(report: &mut Report, [ours, theirs]: [&Product<'_>; 2], pairs: u16) ->
 }
 
 /// A process's largest resident memory so far, in MiB.
-fn peak(process: u64) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1024.0)
+fn peak_mib(process: u64) -> Result<f64> {
+    Ok(measure::memory(process, "VmHWM:")? as f64 / f64::from(1 << 20))
 }

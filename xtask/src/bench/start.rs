@@ -1,7 +1,7 @@
 //! From `caveau run` to the first HTTP answer of nginx, against a bare boot of the same kernel that serves the same page.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -26,10 +26,9 @@ const AGENT_AIM: u64 = 16 << 20;
 /// The group.
 const NAME: &str = "bench";
 
-struct Product {
-    caveau: PathBuf,
-    work: PathBuf,
-    guest: PathBuf,
+struct Product<'a> {
+    bed: &'a Bed<'a>,
+    guest: &'a Path,
     image: String,
 }
 
@@ -45,13 +44,9 @@ struct Started {
     page: String,
 }
 
-impl Product {
-    /// `caveau` with state and store in the work folder.
+impl Product<'_> {
     fn caveau(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.caveau);
-        command.args(["--quiet"]).args(arguments).env("XDG_RUNTIME_DIR", &self.work).env("CAVEAU_GUEST", &self.guest);
-        command.env("XDG_CACHE_HOME", self.work.join("store")).env("XDG_DATA_HOME", self.work.join("data"));
-        command
+        self.bed.caveau(self.guest, arguments)
     }
 
     /// Starts, waits for the first answer, looks, and ends. `look` sees the running group's QEMU.
@@ -111,12 +106,7 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
     let image = layout("nginx")?;
     unpack(&layout("busybox")?, &bed.work.join("busybox"))?;
     let busybox = bed.work.join("busybox/bin/busybox");
-    let product = Product {
-        caveau: bed.caveau.clone(),
-        work: bed.work.clone(),
-        guest: guest.clone(),
-        image: format!("oci:{}", image.display()),
-    };
+    let product = Product { bed, guest: &guest, image: format!("oci:{}", image.display()) };
     output(&mut product.caveau(&["image", "pull", &product.image]))?;
     let mut machines = None;
     // The first start fills caches, and shows the bare machines QEMU's flags.

@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::apt::{Apt, show};
-use crate::process::{Progress, headline, run};
+use crate::{
+    process::{Progress, headline, run},
+    user_folder,
+};
 
 /// The pinned packages.
 const PINS: &str = "owner/guest_image/kernel.json";
@@ -33,7 +36,9 @@ pub(crate) fn own(root: &Path, work: &Path, apt: &Apt) -> Result<PathBuf> {
     }
     let got = Pin::of_folder(&fetched, &pin)?;
     let options = hex::encode(Sha256::digest(OPTIONS));
-    let folder = cache()?.join("kernel").join(format!("{}-{}", got.folder(), options.get(..16).unwrap_or_default()));
+    // What can be made again is kept for all checkouts.
+    let kernels = user_folder("XDG_CACHE_HOME", ".cache")?.join("kernel");
+    let folder = kernels.join(format!("{}-{}", got.folder(), options.get(..16).unwrap_or_default()));
     let jobs = available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let source = KernelSource { archive: package_file(&fetched)?, jobs };
     let mut progress = Progress::default();
@@ -54,13 +59,6 @@ pub(crate) fn distribution(root: &Path, work: &Path, apt: &Apt) -> Result<PathBu
     }
     Pin::of_folder(&folder, &pin)?;
     Ok(folder)
-}
-
-/// Where what can be made again is kept for all checkouts.
-fn cache() -> Result<PathBuf> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let folder = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-    Ok(folder.context("neither XDG_CACHE_HOME nor HOME is set to an absolute path")?.join("caveau"))
 }
 
 /// A package: name, version, SHA-256 of its file.
