@@ -23,7 +23,7 @@
 //!
 //! - Trusts: nothing in the tar. The sink is the caller's: it must give back what was written to it.
 //! - Promises: the same bytes for the same tar; memory of at most 64 MiB (measured: 25 MiB for 3 GiB of data) and, for
-//!   each entry, at most 400 bytes with a name of usual length and 550 with the longest (measured: 190 and 440), plus
+//!   each entry, at most 256 bytes with a name of usual length and 550 with the longest (measured: 202 and 440), plus
 //!   its extended attributes within the inode; and for those that need a block of their own at most
 //!   [`Limits::attribute_bytes`] in all.
 //! - Refuses: whatever the reference refuses, and more entries or image bytes than the limits allow. On an error the
