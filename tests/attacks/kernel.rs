@@ -17,7 +17,6 @@ const SCRIPT: &str = "
     echo none 2>/dev/null >/tmp/security/lockdown && echo OPENED lockdown
     mknod /tmp/memory c 1 1 && dd if=/tmp/memory of=/dev/null bs=1 count=1 2>/dev/null && echo OPENED memory
     mkdir -p /tmp/debug && mount -t debugfs none /tmp/debug 2>/dev/null && [ -n \"$(ls /tmp/debug)\" ] && cat /tmp/debug/* && echo OPENED debugfs
-    [ -e /sys/firmware/acpi/tables ] && echo STARTED the interpreter of bytecode
     [ -e /sys/bus/acpi ] && ls /sys/bus/acpi/devices | sed 's/^/STARTED acpi device /'
     echo kernel $(uname -r)
     echo done";
