@@ -191,6 +191,7 @@ impl Guest {
             AgentRequest::Exec(exec) if exec.process.args[0] == "stay" => {
                 Some(Ok((AgentReply::Exec { exec: STAYS }, vec![])))
             }
+            AgentRequest::Exec(exec) if exec.process.args[0] == "vanish" => exit(9),
             AgentRequest::Exec(_) => denied("exec is not in the policy"),
             AgentRequest::Wait { process, .. } if process.exec.is_some() => {
                 Some(Ok((AgentReply::Exit(Some(Exit { code: 42, out_of_memory: false })), vec![])))
@@ -237,13 +238,6 @@ impl Guest {
         let (out, err, code): (&[u8], &[u8], Option<u8>) = match behaviour.as_str() {
             "greet" => (b"hello\n", b"warning\n", Some(7)),
             "flood" => (&[b'x'; FLOOD], b"", Some(0)),
-            "vanish" => {
-                thread::spawn(|| {
-                    thread::sleep(Duration::from_millis(200));
-                    exit(9);
-                });
-                (b"", b"", None)
-            }
             "missing" => {
                 let message = "no such program".to_owned();
                 return Some(Err(AgentError { kind: ErrorKind::NotFound, message, denial: None }));

@@ -143,6 +143,13 @@ impl Place {
         self.start(&self.plan(behaviour), false).unwrap().group
     }
 
+    /// One more process in the group's container.
+    fn exec(&self, group: &Group, program: &str) -> Result<caveau_launch::Attachment, GroupError> {
+        let mut process = self.plan("x").containers.remove(0).create.process;
+        process.args = vec![program.into()];
+        group.exec(Exec { container: group.container(None).unwrap(), process })
+    }
+
     /// The group's status once it is no longer `running` or `stopping`.
     fn end_of(group: &Group) -> (Status, Record) {
         group.wait_down(Duration::from_secs(60)).unwrap();
@@ -301,7 +308,8 @@ fn a_killed_qemu_is_noticed() {
     let (status, _) = Place::end_of(&started.group);
     assert!(matches!(&status, Status::Lost { reason } if reason.contains("signal 9")), "{status}");
     started.group.remove().unwrap();
-    let group = place.run("vanish");
+    let group = place.run("wait");
+    assert!(place.exec(&group, "vanish").is_err());
     let (status, _) = Place::end_of(&group);
     assert!(matches!(&status, Status::Lost { reason } if reason.contains("exit code 9")), "{status}");
 }
@@ -405,15 +413,10 @@ fn events_are_kept() {
 fn exec_has_streams_and_an_exit_of_its_own() {
     let place = Place::new();
     let group = place.run("wait");
-    let exec = |program: &str| {
-        let mut process = place.plan("x").containers.remove(0).create.process;
-        process.args = vec![program.into()];
-        group.exec(Exec { container: group.container(None).unwrap(), process })
-    };
-    let mut attachment = exec("ok").unwrap();
+    let mut attachment = place.exec(&group, "ok").unwrap();
     let (out, _, end) = drain(&mut attachment);
     assert_eq!((out, exited(&end)), (b"from exec".to_vec(), 42));
-    let Err(GroupError::Agent(error)) = exec("other") else { panic!("not refused") };
+    let Err(GroupError::Agent(error)) = place.exec(&group, "other") else { panic!("not refused") };
     assert_eq!(error.kind, ErrorKind::Denied);
     group.kill().unwrap();
 }
@@ -421,9 +424,7 @@ fn exec_has_streams_and_an_exit_of_its_own() {
 fn exec_that_is_not_read_to_its_end_is_no_success() {
     let place = Place::new();
     let group = place.run("wait");
-    let mut process = place.plan("x").containers.remove(0).create.process;
-    process.args = vec!["cut off".into()];
-    let mut attachment = group.exec(Exec { container: group.container(None).unwrap(), process }).unwrap();
+    let mut attachment = place.exec(&group, "cut off").unwrap();
     let (_, _, end) = drain(&mut attachment);
     assert!(matches!(&end, AttachEvent::Lost { reason } if reason.contains("not read to the end")), "{end:?}");
     group.kill().unwrap();
@@ -433,11 +434,7 @@ fn exec_is_bounded_and_refusals_end_nothing() {
     let place = Place::new();
     // The guest refuses every second request as busy.
     let group = place.run("busy");
-    let exec = || {
-        let mut process = place.plan("x").containers.remove(0).create.process;
-        process.args = vec!["stay".into()];
-        group.exec(Exec { container: group.container(None).unwrap(), process })
-    };
+    let exec = || place.exec(&group, "stay");
     let most = caveau_protocol::max_followed(1);
     let attached: Vec<_> = (0..most).map(|_| exec().unwrap()).collect();
     let Err(GroupError::Refused { reason, .. }) = exec() else { panic!("not refused") };
