@@ -99,7 +99,7 @@ fn request_sequences() -> Vec<Vec<u8>> {
     let container = "ab".repeat(32);
     let process = format!(r#"{{"container":"{container}","exec":0}}"#);
     let spec = r#"{"args":["/bin/sh"],"env":["A=b"],"cwd":"/","user":"1:2","capabilities":{"ambient":[],"bounding":
-        [],"effective":[],"inheritable":[],"permitted":["CAP_CHOWN"]},"no_new_privileges":true,"terminal":false,
+        [],"effective":[],"inheritable":[],"permitted":["CAP_CHOWN"]},"no_new_privileges":true,"terminal":{"rows":24,"columns":80},
         "stdin":true,"stdio":true}"#
         .replace('\n', "");
     let requests = [
@@ -118,7 +118,7 @@ fn request_sequences() -> Vec<Vec<u8>> {
         format!(r#""op":"read_output","args":{{"process":{process},"stream":"stdout","max":9,"timeout_ms":1}}"#),
         format!(r#""op":"wait","args":{{"process":{process},"timeout_ms":1}}"#),
         format!(r#""op":"write_input","args":{{"process":{process}}}"#),
-        format!(r#""op":"resize_terminal","args":{{"process":{process},"rows":1,"columns":2}}"#),
+        format!(r#""op":"resize_terminal","args":{{"process":{process},"size":{{"rows":1,"columns":2}}}}"#),
         format!(r#""op":"close_input","args":{{"process":{process}}}"#),
         format!(r#""op":"signal","args":{{"process":{process},"signal":15}}"#),
         format!(r#""op":"stats","args":{{"container":"{container}"}}"#),

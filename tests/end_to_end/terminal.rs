@@ -5,8 +5,7 @@ use caveau_tests::{Caveau, image, terminal::Terminal};
 #[test]
 fn a_shell_at_a_terminal() {
     let Some(caveau) = Caveau::new() else { return };
-    // A terminal gets its size once its process runs, as under Docker: who asks at once may be too early.
-    let exec = "sh -c 'sleep 2; test -t 0 && stty size; read word; echo got-$word; exit 3'";
+    let exec = "sh -c 'test -t 0 && stty size; read word; echo got-$word; exit 3'";
     let busybox = image("busybox");
     let arguments = ["run", "-it", "--rm", "--name", "term", "--allow-exec", exec, &busybox, "--", "sh"];
     let mut shell = Terminal::start(&caveau, &arguments, 31, 97);
@@ -30,9 +29,8 @@ fn a_shell_at_a_terminal() {
     shell.types("echo awake-$((1 + 1)) $TERM\n");
     shell.shows("awake-2 xterm");
 
-    // One more process at a terminal of another size.
-    let command =
-        ["exec", "-it", "term", "sh", "-c", "sleep 2; test -t 0 && stty size; read word; echo got-$word; exit 3"];
+    // One more process at a terminal of another size, which it has from its start.
+    let command = ["exec", "-it", "term", "sh", "-c", "test -t 0 && stty size; read word; echo got-$word; exit 3"];
     let mut other = Terminal::start(&caveau, &command, 11, 53);
     other.shows("11 53");
     other.types("it\n");

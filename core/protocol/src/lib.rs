@@ -48,7 +48,7 @@ pub use reply::{
 };
 pub use request::{
     AgentRequest, Capabilities, CreateContainer, Exec, Limits, MountLayer, MountOverlay, MountScratch, ProcessSpec,
-    RequestEnvelope, Stream, TmpfsMount,
+    RequestEnvelope, Stream, TerminalSize, TmpfsMount,
 };
 
 /// Version of this protocol; a peer that says another one is refused.

@@ -69,10 +69,8 @@ pub enum AgentRequest {
     ResizeTerminal {
         /// The process.
         process: ProcessId,
-        /// Lines.
-        rows: u16,
-        /// Characters a line.
-        columns: u16,
+        /// Its new size.
+        size: TerminalSize,
     },
     /// The policy: its text is the body. Accepted once, and only if its SHA-256 is the TEE's HOST_DATA.
     SetPolicy {
@@ -186,12 +184,30 @@ pub struct ProcessSpec {
     pub capabilities: Capabilities,
     /// Whether `execve` may gain privileges.
     pub no_new_privileges: bool,
-    /// Whether it gets a terminal instead of three pipes.
-    pub terminal: bool,
+    /// The size of the terminal that it gets instead of three pipes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
     /// Whether its standard input stays open for [`AgentRequest::WriteInput`].
     pub stdin: bool,
     /// Whether the host gets its streams at all; without, they lead nowhere.
     pub stdio: bool,
+}
+
+/// How much a terminal shows. It has it before its process runs: a program may ask once, at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters a line.
+    pub columns: u16,
+}
+
+/// What a terminal that nobody looks at is taken to show: as much as the ones that programs were first written for.
+impl Default for TerminalSize {
+    fn default() -> Self {
+        Self { rows: 24, columns: 80 }
+    }
 }
 
 /// The five capability sets of a process (capabilities(7)).

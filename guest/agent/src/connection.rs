@@ -229,7 +229,7 @@ impl Connection {
             AgentRequest::ReadOutput { process, stream, max, timeout_ms } => {
                 live.read(&process, stream, max, limit(timeout_ms))
             }
-            AgentRequest::ResizeTerminal { process, rows, columns } => live.resize(&process, rows, columns),
+            AgentRequest::ResizeTerminal { process, size } => live.resize(&process, size),
             AgentRequest::Wait { process, timeout_ms } => live.wait(&process, limit(timeout_ms)),
             AgentRequest::WriteInput { process } => live.write(&process, body),
             _ => Err(invalid("this request is not one that waits")),

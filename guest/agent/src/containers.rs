@@ -6,6 +6,7 @@ use caveau_group::{Capabilities, Capability, Mount};
 use caveau_policy::{Enforcer, ExecProcess, request};
 use caveau_protocol::{
     AgentError, AgentReply, ContainerId, ContainerStats, CreateContainer, Exec, Limits, ProcessId, ProcessSpec,
+    TerminalSize,
 };
 use caveau_runtime::{ContainerPlan, Ids, ProcessPlan, StdioKind, resolve_user};
 use sha2::{Digest as _, Sha256};
@@ -76,7 +77,7 @@ impl<M: Maker> Containers<M> {
         let made = enforcer.carry_out(granted, |permit| {
             let permitted = permit.into_inner();
             let kind = streams(&step.process, permitted.stdio);
-            let mut plan = plan(&step, permitted, kind.terminal, ids, root, context)?;
+            let mut plan = plan(&step, permitted, kind.terminal.is_some(), ids, root, context)?;
             let files =
                 context.files(number, &plan.hostname).map_err(|error| failed("write the container's files", &error))?;
             plan.binds = context.binds(&files);
@@ -144,7 +145,7 @@ impl<M: Maker> Containers<M> {
             let kind = streams(process, permitted.stdio);
             let plan = ProcessPlan {
                 args: permitted.command,
-                env: environment(permitted.env, context, &ids, kind.terminal),
+                env: environment(permitted.env, context, &ids, kind.terminal.is_some()),
                 cwd: permitted.working_dir,
                 ids,
                 umask: UMASK.1,
@@ -236,7 +237,12 @@ impl<M: Maker> Containers<M> {
 /// The streams of a process. Without anybody at its other end a terminal would be an error to write to: there is none then.
 fn streams(process: &ProcessSpec, permitted: bool) -> StdioKind {
     let attached = permitted && process.stdio;
-    StdioKind { attached, input: process.stdin, terminal: process.terminal && attached }
+    StdioKind { attached, input: process.stdin, terminal: process.terminal.filter(|_| attached).map(terminal_size) }
+}
+
+/// The runtime's form of a size.
+pub(crate) fn terminal_size(size: TerminalSize) -> caveau_runtime::TerminalSize {
+    caveau_runtime::TerminalSize { rows: size.rows, columns: size.columns }
 }
 
 /// The policy's question for a new container.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caveau_protocol::{AgentReply, ContainerId, EventKind, Exit, MAX_CHUNK, Output, ProcessId, Stream};
+use caveau_protocol::{AgentReply, ContainerId, EventKind, Exit, MAX_CHUNK, Output, ProcessId, Stream, TerminalSize};
 use caveau_runtime::{ExitStatus, Stdio, Watch};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -17,6 +17,7 @@ use rustix::{
 
 use crate::{
     answer::{Answer, failed, invalid},
+    containers::terminal_size,
     events::Events,
 };
 
@@ -210,8 +211,12 @@ impl Live {
     }
 
     /// Tells a process's terminal its size.
-    pub(crate) fn resize(&self, id: &ProcessId, rows: u16, columns: u16) -> Answer {
-        self.find(id)?.watch.stdio().resize(rows, columns).map_err(|error| failed("resize the terminal", &error))?;
+    pub(crate) fn resize(&self, id: &ProcessId, size: TerminalSize) -> Answer {
+        self.find(id)?
+            .watch
+            .stdio()
+            .resize(terminal_size(size))
+            .map_err(|error| failed("resize the terminal", &error))?;
         crate::answer::done()
     }
 
@@ -317,7 +322,7 @@ pub(crate) mod tests {
         fn attached() -> (Arc<Self>, [OwnedFd; 3]) {
             let user = rustix::process::getuid().as_raw();
             let ids = Ids { uid: user, gid: rustix::process::getgid().as_raw(), ..Ids::default() };
-            let kind = StdioKind { attached: true, input: true, terminal: false };
+            let kind = StdioKind { attached: true, input: true, terminal: None };
             let (stdio, ends) = Stdio::new(kind, &ids).unwrap();
             (Arc::new(Self { stdio, exit: OnceLock::new() }), ends)
         }

@@ -173,11 +173,12 @@ impl Container {
         let order = Order::Enter {
             plan: plan_file.to_owned(),
             cgroup: self.cgroup.path().to_owned(),
-            terminal: stdio.terminal,
+            terminal: stdio.terminal.is_some(),
         };
         let (ours, theirs) = Stdio::new(stdio, &plan.ids).map_err(RuntimeError::Helper)?;
         let init = self.init.handle.try_clone().map_err(RuntimeError::Helper)?;
-        let sent = [init].into_iter().chain(if stdio.terminal { Vec::new() } else { theirs.into() }).collect();
+        let sent =
+            [init].into_iter().chain(if stdio.terminal.is_some() { Vec::new() } else { theirs.into() }).collect();
         Making {
             reaper: &self.reaper,
             order,
@@ -338,7 +339,7 @@ impl Making<'_> {
         let exit = self.reaper.adopt(pid);
         let mut descriptors = descriptors.into_iter();
         let status = descriptors.next().ok_or_else(gone)?;
-        if self.stdio.terminal {
+        if self.stdio.terminal.is_some() {
             let master = descriptors.next().ok_or_else(gone)?;
             self.ours.set_terminal(master, self.stdio, self.ids).map_err(RuntimeError::Helper)?;
         }

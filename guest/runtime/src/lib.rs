@@ -62,5 +62,5 @@ pub use helper::{HELPER_NAME, run_helper};
 pub use plan::{Bind, ContainerPlan, Limits, ProcessPlan};
 pub use reaper::{ExitStatus, Reaper};
 pub use reserve::bound_containers;
-pub use stdio::{Stdio, StdioKind};
+pub use stdio::{Stdio, StdioKind, TerminalSize};
 pub use user::{GroupEntry, Ids, UserError, parse_group, parse_passwd, resolve_user};

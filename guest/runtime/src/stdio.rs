@@ -25,8 +25,23 @@ pub struct StdioKind {
     pub attached: bool,
     /// Whether standard input can be written to.
     pub input: bool,
-    /// A terminal instead of pipes.
-    pub terminal: bool,
+    /// A terminal of this size instead of pipes.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// How much a terminal shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters a line.
+    pub columns: u16,
+}
+
+impl From<TerminalSize> for Winsize {
+    fn from(size: TerminalSize) -> Self {
+        Self { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
+    }
 }
 
 /// The agent's ends.
@@ -45,8 +60,9 @@ impl Stdio {
     /// # Errors
     /// Where the kernel gives no pipes.
     pub fn new(kind: StdioKind, ids: &Ids) -> io::Result<(Self, [OwnedFd; 3])> {
-        if !kind.attached || kind.terminal {
-            return Ok((Self { terminal: kind.terminal, ..Self::default() }, [nowhere()?, nowhere()?, nowhere()?]));
+        let terminal = kind.terminal.is_some();
+        if !kind.attached || terminal {
+            return Ok((Self { terminal, ..Self::default() }, [nowhere()?, nowhere()?, nowhere()?]));
         }
         let (input, input_end) = if kind.input {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -64,12 +80,15 @@ impl Stdio {
         Ok((ours, [input_end, output_end, error_end]))
     }
 
-    /// Takes the terminal that the process made, and gives the process's user the other end.
+    /// Takes the terminal that the process made, gives it its size, and the process's user the other end.
     pub(crate) fn set_terminal(&mut self, master: OwnedFd, kind: StdioKind, ids: &Ids) -> io::Result<()> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let user_end = ioctl_tiocgptpeer(&master, flags)?;
         rustix::fs::fchown(&user_end, Some(Uid::from_raw(ids.uid)), None)?;
         rustix::io::ioctl_fionbio(&master, true)?;
+        if let Some(size) = kind.terminal {
+            rustix::termios::tcsetwinsize(&master, size.into())?;
+        }
         if kind.attached {
             *self.input_slot() = if kind.input { Some(master.try_clone()?) } else { None };
             self.output = Some(master);
@@ -126,12 +145,11 @@ impl Stdio {
     ///
     /// # Errors
     /// `Unsupported` where there is none.
-    pub fn resize(&self, rows: u16, columns: u16) -> io::Result<()> {
+    pub fn resize(&self, size: TerminalSize) -> io::Result<()> {
         let Some(output) = self.output.as_ref().filter(|_| self.terminal) else {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the process has no terminal"));
         };
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        Ok(rustix::termios::tcsetwinsize(output, size)?)
+        Ok(rustix::termios::tcsetwinsize(output, size.into())?)
     }
 
     fn input_slot(&self) -> std::sync::MutexGuard<'_, Option<OwnedFd>> {
@@ -164,13 +182,15 @@ fn own(fd: &OwnedFd, ids: &Ids) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    const SMALL: TerminalSize = TerminalSize { rows: 3, columns: 7 };
+
     fn ids() -> Ids {
         Ids { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw(), ..Ids::default() }
     }
 
     #[test]
     fn pipes_carry_both_ways_and_never_block() {
-        let kind = StdioKind { attached: true, input: true, terminal: false };
+        let kind = StdioKind { attached: true, input: true, terminal: None };
         let (ours, [input, output, _error]) = Stdio::new(kind, &ids()).unwrap();
         let mut bytes = [0u8; 8];
         assert_eq!(rustix::io::read(ours.output().unwrap(), &mut bytes).unwrap_err(), rustix::io::Errno::AGAIN);
@@ -190,25 +210,30 @@ mod tests {
 
     #[test]
     fn without_stdio_the_streams_lead_nowhere() {
-        let kind = StdioKind { attached: false, input: true, terminal: false };
+        let kind = StdioKind { attached: false, input: true, terminal: None };
         let (ours, ends) = Stdio::new(kind, &ids()).unwrap();
         assert!(ours.output().is_none() && ours.error().is_none() && ours.write_input(b"x").is_none());
         let null = rustix::fs::stat("/dev/null").unwrap().st_rdev;
         for end in ends {
             assert_eq!(rustix::fs::fstat(&end).unwrap().st_rdev, null);
         }
-        assert_eq!(ours.resize(1, 1).unwrap_err().kind(), io::ErrorKind::Unsupported);
+        assert_eq!(ours.resize(SMALL).unwrap_err().kind(), io::ErrorKind::Unsupported);
     }
 
     #[test]
-    fn a_terminal_has_a_size() {
-        let kind = StdioKind { attached: true, input: true, terminal: true };
+    fn a_terminal_has_a_size_from_its_start() {
+        let kind = StdioKind { attached: true, input: true, terminal: Some(SMALL) };
         let (mut ours, _ends) = Stdio::new(kind, &ids()).unwrap();
         let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         rustix::pty::unlockpt(&master).unwrap();
         ours.set_terminal(master, kind, &ids()).unwrap();
-        ours.resize(30, 100).unwrap();
-        let size = rustix::termios::tcgetwinsize(ours.output().unwrap()).unwrap();
-        assert_eq!((size.ws_row, size.ws_col), (30, 100));
+        let size = |ours: &Stdio| {
+            let size = rustix::termios::tcgetwinsize(ours.output().unwrap()).unwrap();
+            TerminalSize { rows: size.ws_row, columns: size.ws_col }
+        };
+        assert_eq!(size(&ours), SMALL);
+        let larger = TerminalSize { rows: 30, columns: 100 };
+        ours.resize(larger).unwrap();
+        assert_eq!(size(&ours), larger);
     }
 }

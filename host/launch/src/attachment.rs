@@ -7,7 +7,7 @@ use std::{
 };
 
 use caveau_protocol::{
-    CreateContainer, Exit, Frame, FrameError, MAX_CHUNK, ProcessId, Stream, read_frame, write_frame,
+    CreateContainer, Exit, Frame, FrameError, MAX_CHUNK, ProcessId, Stream, TerminalSize, read_frame, write_frame,
 };
 
 use crate::control::{ClientFrame, INPUT_WINDOW, ServerFrame};
@@ -109,7 +109,7 @@ impl Attachment {
 
     /// The client that is there before the first container is.
     pub(crate) fn first(stream: UnixStream, create: &CreateContainer) -> io::Result<Self> {
-        Self::new(stream, ProcessId::init(create.container.clone()), create.process.terminal)
+        Self::new(stream, ProcessId::init(create.container.clone()), create.process.terminal.is_some())
     }
 
     /// The next thing that happens; waits for it. Not reading holds the process's output back, and loses none; it holds
@@ -176,8 +176,8 @@ impl Input {
     ///
     /// # Errors
     /// As [`Input::write`].
-    pub fn resize(&mut self, rows: u16, columns: u16) -> Result<(), FrameError> {
-        self.0.send(&ClientFrame::Resize { rows, columns }, &[])
+    pub fn resize(&mut self, size: TerminalSize) -> Result<(), FrameError> {
+        self.0.send(&ClientFrame::Resize { size }, &[])
     }
 
     /// Sends the process a signal; a refusal comes as [`AttachEvent::Notice`].

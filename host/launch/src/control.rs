@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use caveau_protocol::{AgentError, AgentReply, AgentRequest, ContainerId, Exec, Exit, Stream};
+use caveau_protocol::{AgentError, AgentReply, AgentRequest, ContainerId, Exec, Exit, Stream, TerminalSize};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -94,10 +94,8 @@ pub(crate) enum ClientFrame {
     Close,
     /// The terminal's size.
     Resize {
-        /// Lines.
-        rows: u16,
-        /// Characters a line.
-        columns: u16,
+        /// Now.
+        size: TerminalSize,
     },
     /// A signal for the process.
     Signal {

@@ -379,7 +379,7 @@ pub(crate) mod tests {
             user: String::new(),
             capabilities: Capabilities::default(),
             no_new_privileges: true,
-            terminal: false,
+            terminal: None,
             stdin: true,
             stdio: true,
         };

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use caveau_group::{Capability, Container, EnvRule, Group, ImageParts, Mount, Overrides, Permissions};
-use caveau_protocol::{Capabilities, ContainerId, CreateContainer, Limits, ProcessSpec, TmpfsMount};
+use caveau_protocol::{Capabilities, ContainerId, CreateContainer, Limits, ProcessSpec, TerminalSize, TmpfsMount};
 use caveau_registry::Image;
 
 use crate::{args::ContainerOptions, words};
@@ -10,8 +10,8 @@ use crate::{args::ContainerOptions, words};
 /// How a process's streams are set up; not the policy's matter but for `stdio`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Streams {
-    /// A terminal instead of pipes.
-    pub(crate) terminal: bool,
+    /// A terminal of this size instead of pipes.
+    pub(crate) terminal: Option<TerminalSize>,
     /// Standard input stays open.
     pub(crate) stdin: bool,
 }
@@ -109,7 +109,7 @@ pub(crate) fn create(
 /// A process of the container: its own, or one that is executed in it.
 pub(crate) fn process(container: &Container, args: Vec<String>, streams: Streams) -> ProcessSpec {
     let env = container.env.iter().filter_map(|rule| match rule {
-        EnvRule::Exact { value, required } => (*required || streams.terminal).then(|| value.clone()),
+        EnvRule::Exact { value, required } => (*required || streams.terminal.is_some()).then(|| value.clone()),
         EnvRule::Pattern { .. } => None,
     });
     let names = |set: &std::collections::BTreeSet<Capability>| {
@@ -173,7 +173,7 @@ pub(crate) fn check(options: &ContainerOptions) -> Result<()> {
 /// One more process in a container, with what its first one has.
 pub(crate) fn another_process(first: &ProcessSpec, args: Vec<String>, streams: Streams) -> ProcessSpec {
     let mut env = first.env.clone();
-    if streams.terminal && !env.iter().any(|variable| variable.starts_with("TERM=")) {
+    if streams.terminal.is_some() && !env.iter().any(|variable| variable.starts_with("TERM=")) {
         env.push("TERM=xterm".to_owned());
     }
     ProcessSpec { args, env, terminal: streams.terminal, stdin: streams.stdin, ..first.clone() }

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use caveau_launch::{AttachEvent, Attachment, Group, Input, Status};
-use caveau_protocol::Stream;
+use caveau_protocol::{Stream, TerminalSize};
 use indicatif::ProgressBar;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use signal_hook::{
@@ -106,13 +106,17 @@ fn forward_input(input: &mut Input) {
     }
 }
 
+/// The size of this terminal, or what one is taken to have where there is none.
+pub(crate) fn terminal_size() -> TerminalSize {
+    tcgetwinsize(io::stdout())
+        .map_or_else(|_| TerminalSize::default(), |size| TerminalSize { rows: size.ws_row, columns: size.ws_col })
+}
+
 /// Hands signals on, as Docker's proxy does; with a terminal also its size, now and when it changes.
 fn forward_signals(mut input: Input, terminal: bool) -> Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])?;
-    let resize = move |input: &mut Input| match tcgetwinsize(io::stdout()) {
-        Ok(size) if terminal => input.resize(size.ws_row, size.ws_col).is_ok(),
-        _ => true,
-    };
+    let resize = move |input: &mut Input| !terminal || input.resize(terminal_size()).is_ok();
+    // It may have changed since the process was asked for.
     resize(&mut input);
     let body = move || {
         for signal in signals.forever() {

@@ -12,7 +12,7 @@ use caveau_policy::{
 };
 use caveau_protocol::{
     AgentReply, AgentRequest, Capabilities, ContainerId, CreateContainer, ErrorKind, Exec, LayerId, Limits, ProcessId,
-    ProcessSpec, Stream,
+    ProcessSpec, Stream, TerminalSize,
 };
 use caveau_runtime::{ContainerPlan, ExitStatus, ProcessPlan, RuntimeError, StdioKind, Usage};
 use caveau_storage::{Result as StorageResult, StorageError};
@@ -143,8 +143,8 @@ impl Maker for FakeMaker {
 
     fn create(&mut self, plan: &ContainerPlan, stdio: StdioKind) -> Result<FakeContainer, RuntimeError> {
         assert!(!plan.privileged && plan.process.args == ["/bin/serve"], "nothing else has a permit: {plan:?}");
-        assert_eq!(plan.terminal, stdio.terminal);
-        let terminal = if stdio.terminal { "with a terminal" } else { "" };
+        assert_eq!(plan.terminal, stdio.terminal.is_some());
+        let terminal = if stdio.terminal.is_some() { "with a terminal" } else { "" };
         outcome(act(&self.ledger, "create", terminal))?;
         Ok(FakeContainer { ledger: Arc::clone(&self.ledger), init: FakeProcess::new(&self.ledger), started: false })
     }
@@ -315,7 +315,7 @@ fn process(args: &[&str]) -> ProcessSpec {
             ..Capabilities::default()
         },
         no_new_privileges: false,
-        terminal: false,
+        terminal: None,
         stdin: false,
         stdio: true,
     }
@@ -466,7 +466,7 @@ fn a_terminal_needs_somebody_at_its_other_end() {
     for (stdio, made) in [(true, "create with a terminal"), (false, "create")] {
         let mut bench = Bench::governed();
         let with_terminal = create(|create| {
-            create.process.terminal = true;
+            create.process.terminal = Some(TerminalSize::default());
             create.process.stdio = stdio;
         });
         for request in start().into_iter().take(3).chain([with_terminal]) {

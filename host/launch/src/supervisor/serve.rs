@@ -147,7 +147,7 @@ fn attach(group: &Group, mut stream: UnixStream, name: Option<&str>) {
         Err(error) => return answer(&mut stream, &failed(&error), Vec::new()),
     };
     let id = plan.create.container.clone();
-    let terminal = plan.create.process.terminal;
+    let terminal = plan.create.process.terminal.is_some();
     answer(&mut stream, &ControlReply::Attached { terminal, container: id, exec: None }, Vec::new());
     container.hub.attach(Arc::clone(&client));
     take_input(group, plan, container, stream, &client);
@@ -193,7 +193,7 @@ fn execute(group: &Group, mut stream: UnixStream, exec: Exec) {
         Ok(followed) => followed,
         Err(reason) => return answer(&mut stream, &ControlReply::Failed { reason }, Vec::new()),
     };
-    let (container, terminal) = (exec.container.clone(), exec.process.terminal);
+    let (container, terminal) = (exec.container.clone(), exec.process.terminal.is_some());
     let stdio = exec.process.stdio;
     let number = match group.client.call(AgentRequest::Exec(Box::new(exec)), Vec::new(), Some(CALL)) {
         Ok((AgentReply::Exec { exec }, _)) => exec,

@@ -76,7 +76,7 @@ pub(super) fn follow(group: &Shared, index: usize) -> std::io::Result<()> {
         };
         let process = Group::init(plan);
         let outcome = thread::scope(|scope| {
-            for stream in streams(plan.create.process.terminal) {
+            for stream in streams(plan.create.process.terminal.is_some()) {
                 let (group, process) = (&group, &process);
                 scope.spawn(move || pump_init(group, &plan.name, container, process, *stream));
             }
@@ -179,8 +179,8 @@ pub(super) fn serve_input(
             let done = match frame.header::<ClientFrame>() {
                 Ok(ClientFrame::Bytes) => pieces.send(Piece::Bytes(frame.body)).map_err(|_| CallError::Closed(None)),
                 Ok(ClientFrame::Close) => pieces.send(Piece::Close).map_err(|_| CallError::Closed(None)),
-                Ok(ClientFrame::Resize { rows, columns }) => {
-                    agent.done(AgentRequest::ResizeTerminal { process: process.clone(), rows, columns }, limit)
+                Ok(ClientFrame::Resize { size }) => {
+                    agent.done(AgentRequest::ResizeTerminal { process: process.clone(), size }, limit)
                 }
                 Ok(ClientFrame::Signal { signal }) => {
                     agent.done(AgentRequest::Signal { process: process.clone(), signal }, limit)

@@ -96,7 +96,7 @@ impl Place {
             user: String::new(),
             capabilities: Capabilities::default(),
             no_new_privileges: true,
-            terminal: false,
+            terminal: None,
             stdin: true,
             stdio: true,
         };

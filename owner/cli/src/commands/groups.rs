@@ -150,7 +150,7 @@ pub(crate) fn exec(command: &args::Exec) -> Result<Outcome> {
     let group = open(&command.name)?;
     let plan = group.plan()?;
     let first = plan.containers.first().context("the group has no container")?;
-    let streams = container::Streams { terminal: command.tty, stdin: command.interactive };
+    let streams = container::Streams { terminal: command.tty.then(streams::terminal_size), stdin: command.interactive };
     let exec = Exec {
         container: first.create.container.clone(),
         process: container::another_process(&first.create.process, command.command.clone(), streams),

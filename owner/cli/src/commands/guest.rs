@@ -38,7 +38,7 @@ pub(crate) fn run(command: args::Guest, json: bool, quiet: bool) -> Result<Outco
         }
         args::Guest::Kernel(args::GuestKernel::Build { source, jobs, output }) => {
             let output = output.map_or_else(|| kept_kernel("own"), anyhow::Ok)?;
-            make_kernel(source, jobs, &output, quiet)?;
+            make_kernel(source, jobs, &output, json, quiet)?;
             return Ok(Outcome::Done);
         }
         args::Guest::Kernel(args::GuestKernel::Options) => {
@@ -80,15 +80,28 @@ fn kernel_folder(choice: args::KernelChoice) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Builds a kernel, with its last line in sight on a terminal, and prints its folder.
-fn make_kernel(archive: PathBuf, jobs: Option<NonZeroUsize>, output: &Path, quiet: bool) -> Result<()> {
+/// Builds a kernel, with its last line in sight on a terminal, and prints its folder; as JSON also what it is made of.
+fn make_kernel(archive: PathBuf, jobs: Option<NonZeroUsize>, output: &Path, json: bool, quiet: bool) -> Result<()> {
+    ensure!(
+        archive.is_file(),
+        "there are no sources of the kernel: {} is missing. Install Debian's package linux-source-6.12, or say by --source \
+         where its file is; `cargo xtask setup` fetches it, too",
+        archive.display()
+    );
     let jobs = jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     let mut progress = StartProgress::new(quiet, "building the kernel");
     let source = KernelSource { archive, jobs };
     let built = build_kernel(&source, output, &mut |step, line| progress.step(&format!("{step} {line:.80}")));
     progress.finish();
-    let what = if built? { "built" } else { "it is made of the same already:" };
-    ui::note(quiet, &format!("{what} {}", output.join(PACKAGE_FILE).display()));
+    let built = built?;
+    let package = output.join(PACKAGE_FILE);
+    let what = if built { "built" } else { "it is made of the same already:" };
+    ui::note(quiet, &format!("{what} {}", package.display()));
+    if json {
+        let text = std::fs::read(&package).with_context(|| format!("failed to read {}", package.display()))?;
+        let package: serde_json::Value = serde_json::from_slice(&text)?;
+        return ui::json(&serde_json::json!({"folder": output, "built": built, "package": package}));
+    }
     ui::line(output.display())
 }
 

@@ -178,7 +178,8 @@ fn container_plan(
     container: &Container,
     name: &GroupName,
 ) -> Result<ContainerPlan> {
-    let streams = container::Streams { terminal: command.options.tty, stdin: command.interactive };
+    let streams =
+        container::Streams { terminal: command.options.tty.then(streams::terminal_size), stdin: command.interactive };
     let hostname = name.as_str().replace('_', "-");
     let limits = Limits { pids: command.vm.pids_limit, ..Limits::default() };
     let stop_signal = match image.config.stop_signal.as_deref().filter(|signal| !signal.is_empty()) {
