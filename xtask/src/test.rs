@@ -96,7 +96,12 @@ fn static_checks(root: &Path) -> Result<()> {
     layering::check(root)?;
     run(&mut command(root, "cargo", ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
     run(&mut fuzz::clippy(root))?;
-    run(command(root, "cargo", ["deny", "--offline", "check", "bans", "licenses", "sources"]).env("PATH", path))
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        let mut deny =
+            command(root, "cargo", ["deny", "--offline", "--config", "deny.toml", "--manifest-path", manifest]);
+        run(deny.args(["check", "bans", "licenses", "sources"]).env("PATH", &path))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

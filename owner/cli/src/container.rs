@@ -5,7 +5,7 @@ use caveau_group::{Capability, Container, EnvRule, Group, ImageParts, Mount, Ove
 use caveau_protocol::{Capabilities, ContainerId, CreateContainer, Limits, ProcessSpec, TerminalSize, TmpfsMount};
 use caveau_registry::Image;
 
-use crate::{args::ContainerOptions, words};
+use crate::{args::ContainerOptions, ui, words};
 
 /// How a process's streams are set up; not the policy's matter but for `stdio`.
 #[derive(Clone, Copy, Debug)]
@@ -160,6 +160,13 @@ fn volume_mount(text: &str) -> Result<Mount> {
 /// The wire's form of a mount.
 fn tmpfs_mount(mount: &Mount) -> TmpfsMount {
     TmpfsMount { destination: mount.destination.clone(), options: mount.options.clone() }
+}
+
+/// What the person must know of what was asked, also one who asked for quiet.
+pub(crate) fn warn(options: &ContainerOptions) {
+    if !options.env.is_empty() {
+        ui::warning("values given with -e stand in the policy, which the host can read: never give secrets that way");
+    }
 }
 
 /// Checks what can be checked of the options without an image.

@@ -330,19 +330,21 @@ fn what_is_not_protected_is_said_aloud() {
     fs::create_dir(desk.0.path().join("guest")).unwrap();
     desk.write("guest/guest.json", reference().to_string());
     let run = ["run", "-q", "--tee", "emulated-snp", "--guest", "guest", "oci:./none"];
-    let said = |arguments: &[&str]| {
+    let said = |arguments: &[&str], code: i32| {
         let output = desk.run(arguments);
-        assert_eq!(output.status.code(), Some(125), "there is no such image");
+        assert_eq!(output.status.code(), Some(code), "there is no such image");
         String::from_utf8(output.stderr).unwrap()
     };
-    let emulated = said(&run);
+    let emulated = said(&run, 125);
     assert!(emulated.contains("caveau: WARNING: the TEE is emulated"), "{emulated}");
     assert!(!emulated.contains("-e stand in the policy") && !emulated.contains('\x1b'), "{emulated}");
-    let variables = said(&[&run[..], &["-e", "KEY=value"]].concat());
-    assert!(
-        variables.contains("WARNING: values given with -e stand in the policy, which the host can read"),
-        "{variables}"
-    );
+    for (command, code) in [(&run[..], 125), (&["policy", "generate", "-q", "oci:./none"], 2)] {
+        let variables = said(&[command, &["-e", "KEY=value"]].concat(), code);
+        assert!(
+            variables.contains("WARNING: values given with -e stand in the policy, which the host can read"),
+            "{variables}"
+        );
+    }
 }
 
 #[test]

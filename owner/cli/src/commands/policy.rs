@@ -19,6 +19,7 @@ pub(crate) fn run(command: args::Policy, json: bool, quiet: bool) -> Result<Outc
     match command {
         args::Policy::Generate { source, options } => {
             container::check(&options)?;
+            container::warn(&options);
             let image = fetch::image(&source, quiet)?;
             let group = container::group(container::container(&image, &options)?, &options);
             print_generated(&generate(&group), json, quiet)

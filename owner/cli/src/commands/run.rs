@@ -211,9 +211,7 @@ fn warn(command: &args::Run, tee: Tee) {
     if tee == Tee::EmulatedSnp {
         ui::warning("the TEE is emulated: nothing protects this group from this host");
     }
-    if !command.options.env.is_empty() {
-        ui::warning("values given with -e stand in the policy, which the host can read: never give secrets that way");
-    }
+    container::warn(&command.options);
 }
 
 /// Why it did not start, with Docker's code for it. A group that never ran leaves its folder for its logs, unless `--rm`.
