@@ -15,7 +15,7 @@ use common::{FileSink, THREADS, TarBuilder};
 const CONSTANT: u64 = 64 << 20;
 
 /// What is promised for each entry with a name of usual length.
-const EACH_ENTRY: u64 = 400;
+const EACH_ENTRY: u64 = 256;
 
 /// Keeps only what is put down far behind the image, so that the test does not write gigabytes.
 struct FarOnly(FileSink);
