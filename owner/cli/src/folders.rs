@@ -23,13 +23,13 @@ pub(crate) fn cache() -> Result<PathBuf> {
 }
 
 impl GuestFolder {
-    /// The folder that was asked for, or the usual one.
+    /// The folder that was asked for, or the usual one; absolute, since the group's supervisor works in another folder.
     ///
     /// # Errors
-    /// As [`data`].
+    /// As [`data`], and where there is no working folder.
     pub(crate) fn path(&self) -> Result<PathBuf> {
         match &self.guest {
-            Some(path) => Ok(path.clone()),
+            Some(path) => std::path::absolute(path).with_context(|| format!("--guest {}", path.display())),
             None => Ok(data()?.join("guest")),
         }
     }

@@ -15,7 +15,9 @@ const GUEST_OVMF: &str = "OVMF.amdsev.fd";
 /// # Errors
 /// Where what was asked for cannot be: `snp` without a firmware or access to its devices, a firmware without `snp`.
 pub(crate) fn choose(vm: &Vm) -> Result<(Tee, Option<PathBuf>)> {
-    let firmware = vm.firmware.clone().or(guest_ovmf(&vm.guest.path()?));
+    // Absolute, since the group's supervisor works in another folder.
+    let given = vm.firmware.as_ref().map(std::path::absolute).transpose().context("--firmware")?;
+    let firmware = given.or(guest_ovmf(&vm.guest.path()?));
     match (vm.tee, firmware) {
         (TeeChoice::Snp, Some(firmware)) => Ok((Tee::Snp, Some(firmware))),
         (TeeChoice::Snp, None) => {
