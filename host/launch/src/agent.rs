@@ -223,7 +223,7 @@ impl Shared {
             self.emptied.notify_one();
             drop(state);
             if let Err(error) = write_frame(&mut stream, &frame) {
-                return self.close(Some(crate::chain(&error)));
+                return self.close(fault(&error));
             }
         }
     }
@@ -233,7 +233,7 @@ impl Shared {
             let frame = match read_frame(&mut stream) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return self.close(None),
-                Err(error) => return self.close(Some(crate::chain(&error))),
+                Err(error) => return self.close(fault(&error)),
             };
             match frame.header::<ReplyEnvelope>() {
                 Ok(reply) if reply.version == VERSION => self.deliver(reply, frame.body),
@@ -264,6 +264,16 @@ impl Shared {
         self.emptied.notify_all();
         // Wakes the threads; a connection that is down already is as good.
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// What is wrong where a frame could not be moved. A QEMU that is killed with something unread in its connection resets it:
+/// that is its end, as the end of the stream is, and no fault of what it said.
+fn fault(error: &FrameError) -> Option<String> {
+    let ended = |kind| matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+    match error {
+        FrameError::Stream(cause) if ended(cause.kind()) => None,
+        other => Some(crate::chain(other)),
     }
 }
 
@@ -398,6 +408,18 @@ pub(crate) mod tests {
         drop(theirs);
         assert!(matches!(call.join().unwrap(), Err(CallError::Closed(None))));
         assert!(matches!(client.done(AgentRequest::Hello, LIMIT), Err(CallError::Closed(None))));
+    }
+
+    #[test]
+    fn a_connection_that_is_reset_has_ended() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let client = AgentClient::new(ours).unwrap();
+        let waiting = client.clone();
+        let call = thread::spawn(move || waiting.call(AgentRequest::Hello, vec![], None));
+        // Closed with the request unread: the kernel resets the connection instead of ending it.
+        rustix::event::poll(&mut [rustix::event::PollFd::new(&theirs, rustix::event::PollFlags::IN)], None).unwrap();
+        drop(theirs);
+        assert!(matches!(call.join().unwrap(), Err(CallError::Closed(None))));
     }
 
     #[test]
