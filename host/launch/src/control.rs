@@ -94,7 +94,7 @@ pub(crate) enum ClientFrame {
     Close,
     /// The terminal's size.
     Resize {
-        /// Now.
+        /// Its new size.
         size: TerminalSize,
     },
     /// A signal for the process.

@@ -84,8 +84,8 @@ fn kernel_folder(choice: args::KernelChoice) -> Result<PathBuf> {
 fn make_kernel(archive: PathBuf, jobs: Option<NonZeroUsize>, output: &Path, json: bool, quiet: bool) -> Result<()> {
     ensure!(
         archive.is_file(),
-        "there are no sources of the kernel: {} is missing. Install Debian's package linux-source-6.12, or say by --source \
-         where its file is; `cargo xtask setup` fetches it, too",
+        "{} is not a file with the kernel's sources: install Debian's package linux-source-6.12, or name its file by \
+         --source; `cargo xtask setup` fetches it, too",
         archive.display()
     );
     let jobs = jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
