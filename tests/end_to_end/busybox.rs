@@ -1,8 +1,8 @@
 //! Exit codes, streams, arguments and environment, with the smallest image.
 
-use std::{io::Write as _, process::Stdio};
+use std::{io::Write as _, path::PathBuf, process::Stdio};
 
-use caveau_tests::{Caveau, image};
+use caveau_tests::{Caveau, Outcome, image};
 
 #[test]
 fn a_container_gets_what_was_asked_for_and_its_exit_code_comes_back() {
@@ -51,7 +51,13 @@ fn input_reaches_the_container_and_large_output_comes_back_whole() {
 #[test]
 fn failures_have_dockers_codes() {
     let Some(caveau) = Caveau::new() else { return };
-    let outcome = caveau.run(&["run", "--rm", &image("busybox"), "--", "/no/such/program"]).expect_code(127);
+    // With a guest that is named relative to the folder where one is.
+    let guest = PathBuf::from(std::env::var_os("CAVEAU_GUEST").expect("the guest is named"));
+    let name = guest.file_name().expect("the guest's folder has a name").to_string_lossy();
+    let arguments = ["run", "--rm", "--guest", &name, &image("busybox"), "--", "/no/such/program"];
+    let mut command = caveau.command(&arguments);
+    command.env_remove("CAVEAU_GUEST").current_dir(guest.parent().expect("the guest's folder is in another"));
+    let outcome = Outcome::from(command.output().expect("caveau starts")).expect_code(127);
     assert!(outcome.stderr.contains("/no/such/program"), "{}", outcome.stderr);
     caveau.run(&["run", "--rm", &image("busybox"), "--", "/etc"]).expect_code(126);
     let outcome = caveau.run(&["run", "oci:/no/such/folder"]).expect_code(125);

@@ -12,6 +12,7 @@ pub mod terminal;
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -22,6 +23,9 @@ use tempfile::TempDir;
 
 /// Longest wait for anything in a test; a limit against hanging, not a claim about speed.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Where Caveau remembers whether KVM works, in its state folder.
+const KVM_PROBE: &str = ".kvm-probe.json";
 
 /// What a finished command did.
 #[derive(Debug)]
@@ -90,7 +94,28 @@ impl Caveau {
         }
         // Short, since a Unix socket's path has at most 107 bytes.
         let runtime = tempfile::Builder::new().prefix("cv").tempdir_in("/tmp").expect("a folder for state");
-        Some(Self { runtime, cache: None })
+        let caveau = Self { runtime, cache: None };
+        caveau.remember_the_machine();
+        Some(caveau)
+    }
+
+    /// Whether KVM works need be tried only once for all tests.
+    fn remember_the_machine(&self) {
+        let known = shared_folder().join(KVM_PROBE);
+        if known.is_file() {
+            std::fs::DirBuilder::new().mode(0o700).create(self.state()).expect("a folder for state");
+            std::fs::copy(known, self.state().join(KVM_PROBE)).expect("what was found is copied");
+        }
+    }
+
+    /// Leaves what was found of the machine to the other tests.
+    fn leave_what_was_found(&self) {
+        let known = shared_folder().join(KVM_PROBE);
+        let fresh = known.with_extension(self.runtime.path().file_name().unwrap_or_default());
+        // Tests that never started a VM have found nothing.
+        if std::fs::copy(self.state().join(KVM_PROBE), &fresh).is_ok() {
+            let _ = std::fs::rename(&fresh, &known);
+        }
     }
 
     /// As [`Self::new`], with an empty cache of its own.
@@ -165,7 +190,7 @@ impl Caveau {
     pub fn left_over(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.state()).into_iter().flatten().filter_map(Result::ok);
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.filter(|name| name != ".kvm-probe.json").collect()
+        names.filter(|name| name != KVM_PROBE).collect()
     }
 
     /// Names of the groups that it knows, ended ones too.
@@ -180,6 +205,7 @@ impl Caveau {
 
 impl Drop for Caveau {
     fn drop(&mut self) {
+        self.leave_what_was_found();
         for name in self.groups() {
             let _ = self.run(&["rm", "--force", &name]);
         }

@@ -7,6 +7,7 @@
 mod anchors;
 mod bare;
 mod hash;
+mod io;
 mod kernel;
 mod layer;
 mod layer_input;
@@ -62,6 +63,8 @@ enum Bench {
     Layer,
     /// The guest's own kernel, against the distribution's: time to the agent, a whole run, memory.
     Kernel,
+    /// Disks and network with the guest's own kernel, and with the distribution's.
+    Io,
     /// A pull from a registry on this machine, against `skopeo copy`.
     Pull,
     /// Generating a policy.
@@ -165,6 +168,11 @@ fn ensure_memory(work: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A port of this machine that nothing listens on.
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
 /// Runs one bench in a folder of its own.
 fn one(bench: Bench, root: &Path, setup: &Setup, arguments: &Arguments) -> Result<Report> {
     let caveau = target_folder()?.join("release/caveau");
@@ -182,6 +190,7 @@ fn one(bench: Bench, root: &Path, setup: &Setup, arguments: &Arguments) -> Resul
     }
     let mut report = match bench {
         Bench::Hash => hash::bench(&bed),
+        Bench::Io => io::bench(&bed),
         Bench::Kernel => kernel::bench(&bed),
         Bench::Layer => layer::bench(&bed),
         Bench::Policy => policy::bench(&bed),

@@ -224,7 +224,7 @@ fn the_probe_of_kvm_is_bounded_and_remembered() {
     // Whoever tries anew is told what is, not what was found once, and has it remembered.
     let file = state.path().join(".kvm-probe.json");
     let mut memory: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    memory["verdict"] = serde_json::json!({ "verdict": "fails", "reason": "that was yesterday" });
+    memory[0]["verdict"] = serde_json::json!({ "verdict": "fails", "reason": "that was yesterday" });
     fs::write(&file, memory.to_string()).unwrap();
     let yesterday = KvmVerdict::Fails { reason: "that was yesterday".into() };
     assert_eq!(probe_kvm(&bench.qemu, &guest, state.path()), yesterday);

@@ -1,6 +1,5 @@
 //! From `caveau run` to the first HTTP answer of nginx, against a bare boot of the same kernel that serves the same page.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use serde_json::Value;
 use super::{
     Bed,
     bare::{Bare, Server, unpack, wait_for_answer},
+    free_port,
     measure::{Pairs, Sample, median, memory, timed},
     report::{Report, line},
 };
@@ -88,11 +88,6 @@ impl Product<'_> {
         let qemu_bytes = memory(qemu, "VmRSS:")?;
         Ok(Started { sample, answered, returned, record, agent_bytes, qemu_bytes, page })
     }
-}
-
-/// A port of this machine that nothing listens on.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// The bench.

@@ -31,6 +31,9 @@ const ARRIVED: &str = "Unable to mount root fs";
 /// The file of what was found.
 const MEMORY: &str = ".kvm-probe.json";
 
+/// Most verdicts that are remembered: some guests and QEMUs are used in turns.
+const MOST: usize = 16;
+
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case", deny_unknown_fields)]
@@ -79,7 +82,7 @@ impl KvmVerdict {
         }
         let verdict = tried(qemu, guest, folder);
         if let Some(key) = key(qemu, guest) {
-            remember(&folder.join(MEMORY), &Remembered { key, verdict: verdict.clone() });
+            remember(&folder.join(MEMORY), Remembered { key, verdict: verdict.clone() });
         }
         verdict
     }
@@ -147,16 +150,23 @@ fn key(qemu: &Qemu, guest: &Guest) -> Option<String> {
 }
 
 fn remembered(memory: &Path, key: &str) -> Option<KvmVerdict> {
-    let found: Remembered = serde_json::from_slice(&fs::read(memory).ok()?).ok()?;
-    (found.key == key).then_some(found.verdict)
+    all_remembered(memory).into_iter().find(|known| known.key == key).map(|known| known.verdict)
 }
 
-/// Writes the verdict down. Where that fails the next start probes again, which costs time and nothing else.
-fn remember(memory: &Path, found: &Remembered) {
+/// Every verdict that is remembered, the newest first; none where the file is not there or is something else.
+fn all_remembered(memory: &Path) -> Vec<Remembered> {
+    fs::read(memory).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// Writes the verdict down before the others. Where that fails, or another process writes one at the same time, the next
+/// start may probe again, which costs time and nothing else.
+fn remember(memory: &Path, found: Remembered) {
+    let others = all_remembered(memory).into_iter().filter(|known| known.key != found.key).collect::<Vec<_>>();
+    let all: Vec<_> = [found].into_iter().chain(others).take(MOST).collect();
     let fresh: PathBuf = memory.with_extension(format!("new-{}", std::process::id()));
     let write = || -> std::io::Result<()> {
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
-        file.write_all(&serde_json::to_vec(found)?)?;
+        file.write_all(&serde_json::to_vec(&all)?)?;
         file.sync_all()?;
         fs::rename(&fresh, memory)
     };
@@ -170,16 +180,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_is_remembered_for_its_key_only() {
+    fn verdicts_are_remembered_for_their_keys() {
         let folder = tempfile::tempdir().unwrap();
         let memory = folder.path().join(".kvm-probe.json");
         assert_eq!(remembered(&memory, "a"), None);
         let verdict = KvmVerdict::Fails { reason: "QEMU stopped in state internal-error".into() };
-        remember(&memory, &Remembered { key: "a".into(), verdict: verdict.clone() });
-        assert_eq!(remembered(&memory, "a"), Some(verdict));
+        remember(&memory, Remembered { key: "a".into(), verdict: verdict.clone() });
+        assert_eq!(remembered(&memory, "a"), Some(verdict.clone()));
         assert_eq!(remembered(&memory, "b"), None);
-        remember(&memory, &Remembered { key: "b".into(), verdict: KvmVerdict::Works });
+        remember(&memory, Remembered { key: "b".into(), verdict: KvmVerdict::Works });
         assert_eq!(remembered(&memory, "b"), Some(KvmVerdict::Works));
+        assert_eq!(remembered(&memory, "a"), Some(verdict), "guests that are used in turns are not tried each time");
+        for number in 0..MOST {
+            remember(&memory, Remembered { key: number.to_string(), verdict: KvmVerdict::Works });
+        }
+        assert_eq!(remembered(&memory, "a"), None, "the oldest are forgotten");
+        assert_eq!(all_remembered(&memory).len(), MOST);
         fs::write(&memory, "garbage").unwrap();
         assert_eq!(remembered(&memory, "b"), None);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
