@@ -56,6 +56,7 @@ mod digest;
 mod document;
 mod enforcer;
 mod error;
+mod fragment;
 mod framework;
 mod generate;
 pub mod model;
@@ -85,5 +86,5 @@ pub use permitted::{
 pub use platform::Platform;
 pub use point::{API_VERSION, FRAMEWORK_VERSION, Point};
 pub use policy::{Flags, Policy};
-pub use replay::Replay;
+pub use replay::{Corpus, CorpusError, Decision, Replay};
 pub use version::{InvalidVersion, Version};

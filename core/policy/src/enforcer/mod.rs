@@ -15,7 +15,7 @@ mod answer;
 mod guard;
 mod permit;
 
-pub(crate) use answer::{RuleAnswer, ask};
+pub(crate) use answer::{RuleAnswer, ask, contents};
 pub use permit::Permit;
 
 use serde::Serialize;
