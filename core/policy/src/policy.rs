@@ -145,6 +145,24 @@ impl Policy {
         self.candidates.iter().map(|container| &**container)
     }
 
+    /// The fragments that it allows to be loaded.
+    #[must_use]
+    pub fn fragments(&self) -> &[FragmentRule] {
+        &self.fragments
+    }
+
+    /// What a platform may add to every container.
+    #[must_use]
+    pub fn platform_rules(&self) -> &[PlatformRule] {
+        &self.platform_rules
+    }
+
+    /// The transparency trust lists that it allows to be loaded.
+    #[must_use]
+    pub fn trust_lists(&self) -> &[TrustListRule] {
+        &self.trust_lists
+    }
+
     /// The flags.
     #[must_use]
     pub fn flags(&self) -> Flags {
