@@ -23,12 +23,24 @@ pub enum Field {
     Encrypted,
     /// Environment.
     Env,
+    /// What a fragment is called.
+    Feed,
     /// File system of a writable disk.
     Filesystem,
+    /// A fragment's text.
+    Fragment,
+    /// The framework that a fragment was written for.
+    FrameworkVersion,
+    /// Who signed a fragment or a trust list, and what it is called.
+    Issuer,
     /// Order, number and hashes of layers.
     Layers,
+    /// Ledgers that a trust list vouches for.
+    Ledgers,
     /// Mounts.
     Mounts,
+    /// The name that a fragment's rules take.
+    Namespace,
     /// `no_new_privileges`.
     NoNewPrivileges,
     /// The policy itself does not say it.
@@ -37,6 +49,8 @@ pub enum Field {
     Privileged,
     /// Read-only root file system.
     ReadOnly,
+    /// Receipts of transparency ledgers.
+    Receipts,
     /// A layer's root hash.
     RootHash,
     /// System call filter.
@@ -49,6 +63,8 @@ pub enum Field {
     State,
     /// Access to the streams.
     Stdio,
+    /// Security version of a fragment or a trust list.
+    Svn,
     /// Where something is mounted.
     Target,
     /// User, groups and umask.
@@ -66,19 +82,27 @@ impl fmt::Display for Field {
             Self::Devices => "devices",
             Self::Encrypted => "encryption",
             Self::Env => "environment",
+            Self::Feed => "feed",
             Self::Filesystem => "file system",
+            Self::Fragment => "fragment",
+            Self::FrameworkVersion => "framework version",
+            Self::Issuer => "issuer",
             Self::Layers => "layers",
+            Self::Ledgers => "ledgers",
             Self::Mounts => "mounts",
+            Self::Namespace => "namespace",
             Self::NoNewPrivileges => "no new privileges",
             Self::Policy => "policy",
             Self::Privileged => "privileged",
             Self::ReadOnly => "read-only root",
+            Self::Receipts => "receipts",
             Self::RootHash => "layer root hash",
             Self::Seccomp => "seccomp profile",
             Self::Signal => "signal",
             Self::Starts => "number of starts",
             Self::State => "state",
             Self::Stdio => "stdio",
+            Self::Svn => "security version",
             Self::Target => "target",
             Self::User => "user",
             Self::WorkingDir => "working directory",

@@ -1,20 +1,21 @@
 //! A policy document as Rego: parsed and evaluated by regorus, the only parser of documents there is here.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
 };
 
 use core::time::Duration;
 
 use regorus::{
     Engine, PolicyLengthConfig,
-    unstable::{Expr, Module, Rule, RuleHead},
+    unstable::{Expr, Module as Ast, Rule, RuleHead},
     utils::limits::ExecutionTimerConfig,
 };
 use serde_json::Value;
 
-use crate::{error::PolicyError, nesting, point::Point};
+use crate::{error::PolicyError, fragment::Module, nesting, point::Point};
 
 /// Longest policy text in bytes.
 pub const MAX_TEXT: usize = 4 << 20;
@@ -38,25 +39,20 @@ pub(crate) enum RuleKind {
 pub(crate) struct Document {
     engine: Engine,
     rules: BTreeMap<String, RuleKind>,
+    /// The engine with fragments beside the document, and which.
+    beside: Option<(Vec<Arc<Module>>, Engine)>,
 }
 
 impl Document {
     /// Parses a document, in the first version of Rego (v1, then v0) that takes it.
     pub(crate) fn parse(text: &str) -> Result<Self, PolicyError> {
-        if text.len() > MAX_TEXT {
-            return Err(PolicyError::TooLong { found: text.len(), most: MAX_TEXT });
-        }
-        nesting::check(text)?;
-        let mut engine = match engine(text, false) {
-            Ok(engine) => engine,
-            Err(first) => engine(text, true).map_err(|_| PolicyError::Syntax(shorten(&first)))?,
-        };
+        let (mut engine, _) = parse_text(text)?;
         let packages = engine.get_packages().map_err(|error| PolicyError::Syntax(shorten(&error)))?;
         if packages != ["data.policy"] {
             return Err(PolicyError::Package(packages.join(", ")));
         }
         let rules = engine.get_modules().iter().flat_map(|module| rules(module)).collect();
-        Ok(Self { engine, rules })
+        Ok(Self { engine, rules, beside: None })
     }
 
     /// How the document answers at a point; absent where it does not.
@@ -74,27 +70,102 @@ impl Document {
         if !self.has(name) {
             return Ok(None);
         }
-        let failed = |error: String| PolicyError::Evaluation { rule: name.to_owned(), error };
-        let value = self.engine.eval_rule(format!("data.policy.{name}")).map_err(|error| failed(shorten(&error)))?;
-        to_json(&value).map_err(failed)
+        eval(&mut self.engine, "policy", name)
     }
 
-    /// What the document itself answers at a point, given the input and everything else it may read. Absent where its
-    /// conditions do not hold.
-    pub(crate) fn answer(&mut self, name: &str, input: &Value, data: &Value) -> Result<Option<Value>, PolicyError> {
-        let failed = |error: String| PolicyError::Evaluation { rule: name.to_owned(), error };
-        self.engine.clear_data();
-        self.engine.add_data(from_json(data).map_err(failed)?).map_err(|error| failed(shorten(&error)))?;
-        self.engine.set_input(from_json(input).map_err(failed)?);
-        let value = self.engine.eval_rule(format!("data.policy.{name}")).map_err(|error| failed(shorten(&error)))?;
-        to_json(&value).map_err(failed)
+    /// What the document itself answers at a point, given the fragments beside it, the input and everything else it may
+    /// read. Absent where its conditions do not hold.
+    pub(crate) fn answer(
+        &mut self,
+        name: &str,
+        modules: &[Arc<Module>],
+        input: &Value,
+        data: &Value,
+    ) -> Result<Option<Value>, PolicyError> {
+        let engine = self.engine_with(modules)?;
+        set(engine, input, data)?;
+        eval(engine, "policy", name)
+    }
+
+    /// The value of a rule of a fragment, which is one of those beside the document.
+    pub(crate) fn fragment_value(
+        &mut self,
+        module: &Module,
+        name: &str,
+        modules: &[Arc<Module>],
+        input: &Value,
+        data: &Value,
+    ) -> Result<Option<Value>, PolicyError> {
+        let engine = self.engine_with(modules)?;
+        set(engine, input, data)?;
+        eval(engine, &module.namespace, name)
+    }
+
+    /// The engine with exactly these fragments beside the document.
+    fn engine_with(&mut self, modules: &[Arc<Module>]) -> Result<&mut Engine, PolicyError> {
+        if modules.is_empty() {
+            self.beside = None;
+            return Ok(&mut self.engine);
+        }
+        let same = |known: &[Arc<Module>]| {
+            known.len() == modules.len() && known.iter().zip(modules).all(|(one, other)| Arc::ptr_eq(one, other))
+        };
+        let engine = match self.beside.take() {
+            Some((known, engine)) if same(&known) => engine,
+            _ => {
+                let mut engine = self.engine.clone();
+                for module in modules {
+                    add(&mut engine, &format!("{}.rego", module.namespace), &module.text, module.old)
+                        .map_err(PolicyError::Syntax)?;
+                }
+                engine
+            }
+        };
+        Ok(&mut self.beside.insert((modules.to_vec(), engine)).1)
     }
 }
 
-/// An engine with the document loaded.
+/// Gives a document's rules what they may read.
+fn set(engine: &mut Engine, input: &Value, data: &Value) -> Result<(), PolicyError> {
+    let failed = |error: String| PolicyError::Evaluation { rule: "input".to_owned(), error };
+    engine.clear_data();
+    engine.add_data(from_json(data).map_err(failed)?).map_err(|error| failed(shorten(&error)))?;
+    engine.set_input(from_json(input).map_err(failed)?);
+    Ok(())
+}
+
+/// The value of a rule; absent where it has none.
+fn eval(engine: &mut Engine, package: &str, name: &str) -> Result<Option<Value>, PolicyError> {
+    let failed = |error: String| PolicyError::Evaluation { rule: name.to_owned(), error };
+    let value = engine.eval_rule(format!("data.{package}.{name}")).map_err(|error| failed(shorten(&error)))?;
+    to_json(&value).map_err(failed)
+}
+
+/// An engine with one text in it, in the first version of Rego that takes it; whether that is version 0.
+pub(crate) fn parse_text(text: &str) -> Result<(Engine, bool), PolicyError> {
+    if text.len() > MAX_TEXT {
+        return Err(PolicyError::TooLong { found: text.len(), most: MAX_TEXT });
+    }
+    nesting::check(text)?;
+    match engine(text, false) {
+        Ok(engine) => Ok((engine, false)),
+        Err(first) => match engine(text, true) {
+            Ok(engine) => Ok((engine, true)),
+            Err(_) => Err(PolicyError::Syntax(first)),
+        },
+    }
+}
+
+/// The packages of an engine's modules, as `data.NAME`, and the names of their rules.
+pub(crate) fn packages_and_rules(mut engine: Engine) -> Result<(Vec<String>, BTreeSet<String>), PolicyError> {
+    let packages = engine.get_packages().map_err(|error| PolicyError::Syntax(shorten(&error)))?;
+    let names = engine.get_modules().iter().flat_map(|module| rules(module).into_keys()).collect();
+    Ok((packages, names))
+}
+
+/// An engine with one text in it.
 fn engine(text: &str, old: bool) -> Result<Engine, String> {
     let mut engine = Engine::new();
-    engine.set_rego_v0(old);
     // MAX_TEXT bounds it all; generators write long lines and many.
     engine.set_policy_length_config(PolicyLengthConfig {
         max_col: NonZeroU32::MAX,
@@ -104,12 +175,19 @@ fn engine(text: &str, old: bool) -> Result<Engine, String> {
     engine.set_execution_timer_config(ExecutionTimerConfig { limit: MAX_EVALUATION, check_interval: CHECK_INTERVAL });
     // A policy's prints are for its author, not for the guest's console.
     engine.set_gather_prints(true);
-    engine.add_policy(FILE.to_owned(), text.to_owned()).map_err(|error| error.to_string())?;
+    add(&mut engine, FILE, text, old)?;
     Ok(engine)
 }
 
+/// Adds a text to an engine.
+fn add(engine: &mut Engine, file: &str, text: &str, old: bool) -> Result<(), String> {
+    engine.set_rego_v0(old);
+    engine.add_policy(file.to_owned(), text.to_owned()).map_err(|error| shorten(&error))?;
+    Ok(())
+}
+
 /// Names of a module's rules and how each answers. A name with more than one rule is never an alias.
-fn rules(module: &Module) -> BTreeMap<String, RuleKind> {
+fn rules(module: &Ast) -> BTreeMap<String, RuleKind> {
     // An import could give `data` another meaning; then nothing is taken for an alias.
     let shadowed = module.imports.iter().any(|import| {
         let name = import.r#as.as_ref().unwrap_or_else(|| import.refr.span()).text();
@@ -239,7 +317,7 @@ mod tests {
         let mut document = Document::parse(text).unwrap();
         let data = json!({"framework": {"get_properties": {"allowed": true}}, "metadata": {"y": 7}});
         let answer =
-            |document: &mut Document, x: u32| document.answer("get_properties", &json!({"x": x}), &data).unwrap();
+            |document: &mut Document, x: u32| document.answer("get_properties", &[], &json!({"x": x}), &data).unwrap();
         assert_eq!(answer(&mut document, 7), Some(json!({"allowed": true})));
         assert_eq!(answer(&mut document, 8), None);
         assert_eq!(answer(&mut document, 7), Some(json!({"allowed": true})));

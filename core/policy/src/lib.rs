@@ -56,6 +56,7 @@ mod digest;
 mod document;
 mod enforcer;
 mod error;
+mod fragment;
 mod framework;
 mod generate;
 pub mod model;
@@ -76,14 +77,16 @@ pub use digest::{HostData, PolicyDigest};
 pub use document::MAX_TEXT;
 pub use enforcer::{Answer, Enforcer, Granted, Outcome, Pending, Permit};
 pub use error::PolicyError;
+pub use fragment::{LedgerKey, LedgerKeys};
 pub use generate::generate;
 pub use open_points::open_points;
 pub use permitted::{
-    CreateContainer, DumpStacks, ExecProcess, MountDisk, MountLayer, MountOverlay, MountScratch, ReadProperties,
-    RuntimeLogging, ShutdownContainer, SignalProcess, UnmountDisk, UnmountLayer, UnmountOverlay, UnmountScratch,
+    CreateContainer, DumpStacks, ExecProcess, LoadFragment, LoadTrustList, MountDisk, MountLayer, MountOverlay,
+    MountScratch, ReadProperties, RuntimeLogging, ShutdownContainer, SignalProcess, UnmountDisk, UnmountLayer,
+    UnmountOverlay, UnmountScratch,
 };
 pub use platform::Platform;
 pub use point::{API_VERSION, FRAMEWORK_VERSION, Point};
 pub use policy::{Flags, Policy};
-pub use replay::Replay;
+pub use replay::{Corpus, CorpusError, Decision, Replay};
 pub use version::{InvalidVersion, Version};

@@ -2,11 +2,15 @@
 //!
 //! A field that a document leaves out is kept as absent, not filled in: what a policy does not say matches nothing.
 
+mod fragments;
+
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+pub(crate) use self::fragments::Included;
+pub use self::fragments::{FragmentRule, PlatformRule, TrustListRule};
 use crate::{pattern::Pattern, request::Capabilities, version::Version};
 
 /// A container that may run.
@@ -185,17 +189,6 @@ impl ExternalProcess {
             && self.working_dir.is_some()
             && self.allow_stdio_access.is_some()
     }
-}
-
-/// What a platform may add to every container: variables and mounts.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct PlatformRule {
-    /// Variables.
-    #[serde(default)]
-    pub env_rules: Vec<EnvRule>,
-    /// Mounts.
-    #[serde(default)]
-    pub mounts: Vec<MountRule>,
 }
 
 /// How a text is compared.

@@ -9,6 +9,7 @@ pub fn open_points(policy: &Policy) -> Vec<String> {
     let mut points = Vec::new();
     hand_written(policy, &mut points);
     flags(policy, &mut points);
+    fragments(policy, &mut points);
     for container in policy.containers() {
         of_container(container, &mut points);
     }
@@ -74,6 +75,26 @@ fn flags(policy: &Policy, points: &mut Vec<String>) {
         points.push(format!(
             "The host can run {} kinds of process in the guest outside any container.",
             policy.external_processes.len()
+        ));
+    }
+}
+
+fn fragments(policy: &Policy, points: &mut Vec<String>) {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    for rule in policy.fragments() {
+        points.push(format!(
+            "Whoever signs as {} can add {} with any fragment {:?} that is new enough, now and later.",
+            text(&rule.issuer),
+            rule.includes.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", "),
+            text(&rule.feed)
+        ));
+    }
+    for rule in policy.trust_lists() {
+        points.push(format!(
+            "Whoever signs as {} can say, with the list {:?}, which keys the ledgers {} have.",
+            text(&rule.issuer),
+            text(&rule.subject),
+            rule.allowed_ledgers.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ")
         ));
     }
 }

@@ -156,6 +156,24 @@ pub struct ShutdownContainer {
     pub container_id: String,
 }
 
+/// Load a fragment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadFragment {
+    /// Who signed it.
+    pub issuer: String,
+    /// What it is called.
+    pub feed: String,
+    /// The name of its module.
+    pub namespace: String,
+}
+
+/// Load a transparency trust list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadTrustList {
+    /// Its ledgers whose keys count.
+    pub ledgers: Vec<String>,
+}
+
 /// Tell the host what containers use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadProperties;

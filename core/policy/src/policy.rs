@@ -9,7 +9,7 @@ use crate::{
     digest::PolicyDigest,
     document::{Document, RuleKind},
     error::PolicyError,
-    model::{Container, ExternalProcess, PlatformRule, PolicyExtension},
+    model::{Container, ExternalProcess, FragmentRule, PlatformRule, PolicyExtension, TrustListRule},
     point::{FRAMEWORK_VERSION, Point},
     version::Version,
 };
@@ -21,14 +21,25 @@ pub struct Policy {
     pub(crate) framework_version: Option<Version>,
     /// Every layer that some container names.
     pub(crate) layers: Vec<String>,
-    /// Containers that may run, with what their time could not say filled in.
+    /// Containers that may run, with what their time could not say filled in, but without what a platform may add.
+    pub(crate) own: Vec<Arc<Container>>,
+    /// Containers that may run while no fragment is loaded: each with what each platform may add.
     pub(crate) candidates: Vec<Arc<Container>>,
     pub(crate) external_processes: Vec<ExternalProcess>,
+    /// Whether processes that fragments bring count: not where an older document says nothing of any.
+    pub(crate) external_processes_count: bool,
+    /// Fragments that may be loaded.
+    pub(crate) fragments: Vec<FragmentRule>,
+    pub(crate) platform_rules: Vec<PlatformRule>,
+    /// Trust lists that may be loaded.
+    pub(crate) trust_lists: Vec<TrustListRule>,
     pub(crate) flags: Flags,
     pub(crate) extension: PolicyExtension,
     pub(crate) rules: BTreeMap<Point, RuleKind>,
     /// Kept for the rules that Rego answers; absent where there are none.
     pub(crate) document: Option<Document>,
+    /// The text, kept where there is no document and fragments may have to be read beside it.
+    text: Option<Arc<str>>,
 }
 
 /// The policy's flags; what is absent is off.
@@ -62,25 +73,53 @@ impl Policy {
         let mut raw: Vec<Container> = typed(&mut document, "containers")?.unwrap_or_default();
         raw.iter_mut().enumerate().for_each(|(ordinal, container)| container.ordinal = Some(ordinal));
         let layers = raw.iter().flat_map(|container| container.layers.iter().flatten()).cloned().collect();
+        let rules: BTreeMap<_, _> =
+            Point::ALL.iter().filter_map(|point| Some((*point, document.rule(*point)?))).collect();
         let platform_rules: Option<Vec<PlatformRule>> = match framework_version {
             Some(version) if version >= Version::new(0, 5, 0) => typed(&mut document, "platform_rules")?,
             _ => None,
         };
-        let rules: BTreeMap<_, _> =
-            Point::ALL.iter().filter_map(|point| Some((*point, document.rule(*point)?))).collect();
-        let external_processes = external_processes(typed(&mut document, "external_processes")?, framework_version);
+        let platform_rules = platform_rules.unwrap_or_default();
+        let fragments = fragments(typed(&mut document, "fragments")?, framework_version);
+        let raw_processes: Option<Vec<ExternalProcess>> = typed(&mut document, "external_processes")?;
+        let external_processes_count = match framework_version {
+            Some(version) if version == FRAMEWORK_VERSION => true,
+            Some(version) if version < FRAMEWORK_VERSION => raw_processes.is_some(),
+            _ => false,
+        };
+        let own = own_containers(raw, framework_version);
+        let written = rules.values().any(|kind| *kind == RuleKind::Written);
         Ok(Self {
             digest: PolicyDigest::of(text),
             api_version,
             framework_version,
             layers,
-            candidates: candidates(raw, framework_version, &platform_rules.unwrap_or_default()),
-            external_processes,
+            candidates: with_platform_rules(own.iter(), &platform_rules),
+            own,
+            external_processes: external_processes(raw_processes, framework_version),
+            external_processes_count,
+            platform_rules,
+            trust_lists: trust_lists(&mut document, framework_version)?,
             flags: flags(&mut document, framework_version)?,
             extension: typed(&mut document, "caveau")?.unwrap_or_default(),
-            document: rules.values().any(|kind| *kind == RuleKind::Written).then_some(document),
+            text: (!written && !fragments.is_empty()).then(|| text.into()),
+            fragments,
+            document: written.then_some(document),
             rules,
         })
+    }
+
+    /// Does something with the document, parsed anew where it is not kept.
+    pub(crate) fn with_document<R>(
+        &mut self,
+        act: impl FnOnce(&mut Document) -> Result<R, PolicyError>,
+    ) -> Result<R, PolicyError> {
+        match (&mut self.document, &self.text) {
+            (Some(document), _) => act(document),
+            (None, Some(text)) => act(&mut Document::parse(text)?),
+            // A policy that names no fragment loads none.
+            (None, None) => act(&mut Document::parse("package policy")?),
+        }
     }
 
     /// SHA-256 of the text.
@@ -104,6 +143,24 @@ impl Policy {
     /// The containers that may run.
     pub fn containers(&self) -> impl Iterator<Item = &Container> {
         self.candidates.iter().map(|container| &**container)
+    }
+
+    /// The fragments that it allows to be loaded.
+    #[must_use]
+    pub fn fragments(&self) -> &[FragmentRule] {
+        &self.fragments
+    }
+
+    /// What a platform may add to every container.
+    #[must_use]
+    pub fn platform_rules(&self) -> &[PlatformRule] {
+        &self.platform_rules
+    }
+
+    /// The transparency trust lists that it allows to be loaded.
+    #[must_use]
+    pub fn trust_lists(&self) -> &[TrustListRule] {
+        &self.trust_lists
     }
 
     /// The flags.
@@ -146,29 +203,45 @@ fn typed<T: DeserializeOwned>(document: &mut Document, object: &'static str) -> 
     serde_json::from_value(value).map(Some).map_err(|error| PolicyError::Malformed { object, error: error.to_string() })
 }
 
-/// The containers that count under this framework version, each with what a platform may add.
-fn candidates(raw: Vec<Container>, framework: Option<Version>, platform_rules: &[PlatformRule]) -> Vec<Arc<Container>> {
-    let containers: Vec<_> = match framework {
-        Some(version) if version == FRAMEWORK_VERSION => raw,
+/// The containers that count under this framework version.
+fn own_containers(raw: Vec<Container>, framework: Option<Version>) -> Vec<Arc<Container>> {
+    match framework {
+        Some(version) if version == FRAMEWORK_VERSION => raw.into_iter().map(Arc::new).collect(),
         Some(version) if version < FRAMEWORK_VERSION => {
-            raw.into_iter().filter_map(|container| container.upgraded(version)).collect()
+            raw.into_iter().filter_map(|container| container.upgraded(version)).map(Arc::new).collect()
         }
         _ => Vec::new(),
-    };
-    if platform_rules.is_empty() {
-        return containers.into_iter().map(Arc::new).collect();
     }
-    containers
-        .iter()
-        .flat_map(|container| platform_rules.iter().map(|rule| Arc::new(with_platform_rule(container, rule))))
-        .collect()
 }
 
-fn with_platform_rule(container: &Container, rule: &PlatformRule) -> Container {
-    let mut container = container.clone();
-    container.env_rules.get_or_insert_default().extend(rule.env_rules.iter().cloned());
-    container.mounts.get_or_insert_default().extend(rule.mounts.iter().cloned());
-    container
+/// Each container with what each platform may add; as they are where there are no platforms.
+pub(crate) fn with_platform_rules<'c>(
+    containers: impl Iterator<Item = &'c Arc<Container>>,
+    platforms: &[PlatformRule],
+) -> Vec<Arc<Container>> {
+    if platforms.is_empty() {
+        return containers.cloned().collect();
+    }
+    containers.flat_map(|container| platforms.iter().map(|rule| Arc::new(rule.add_to(container)))).collect()
+}
+
+/// The fragments that may be loaded under this framework version.
+fn fragments(raw: Option<Vec<FragmentRule>>, framework: Option<Version>) -> Vec<FragmentRule> {
+    let raw = raw.unwrap_or_default();
+    match framework {
+        Some(version) if version == FRAMEWORK_VERSION => raw,
+        Some(version) if version < FRAMEWORK_VERSION => raw.into_iter().filter_map(FragmentRule::upgraded).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The trust lists that may be loaded. A document older than them may use the name for something else.
+fn trust_lists(document: &mut Document, framework: Option<Version>) -> Result<Vec<TrustListRule>, PolicyError> {
+    let young = framework.is_some_and(|version| version >= Version::new(0, 5, 0));
+    match typed(document, "transparency_trust_lists") {
+        Err(PolicyError::Malformed { .. }) if !young => Ok(Vec::new()),
+        lists => Ok(lists?.unwrap_or_default()),
+    }
 }
 
 fn external_processes(raw: Option<Vec<ExternalProcess>>, framework: Option<Version>) -> Vec<ExternalProcess> {

@@ -1,24 +1,32 @@
 //! Replaying recorded decisions of another engine: the same question, in the same state, to this one.
 
+mod compare;
+mod corpus;
+
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+pub use self::corpus::{Corpus, CorpusError, Decision};
 use crate::{
-    enforcer::{RuleAnswer, ask},
+    enforcer::{RuleAnswer, ask, contents},
     error::PolicyError,
+    fragment::{Contents, Module},
     pattern::Pattern,
     platform::Platform,
     point::Point,
     policy::Policy,
-    request::Request,
+    request::{FragmentQuestion, Mount, Request},
     state::State,
 };
 
-/// A recorded engine: its policy and the data that its guest gave it.
+/// A recorded engine: its policy, the data that its guest gave it, and the fragments that are loaded.
 #[derive(Debug)]
 pub struct Replay {
     policy: Policy,
     platform: Platform,
+    modules: Vec<(String, Result<Arc<Module>, String>)>,
 }
 
 /// Inputs that in this engine are not a request's, but the guest's own.
@@ -32,6 +40,9 @@ const OF_THE_GUEST: [&str; 8] = [
     "rule",
     "sandboxDir",
 ];
+
+/// What the reference engine appends to a fragment's text, up to the values of its parameters: one line of JSON.
+const PARAMETERS: &str = "\n__fragment_parameters := ";
 
 impl Replay {
     /// The engine for a policy text and the recorded data: `defaultMounts`, `privilegedMounts`,
@@ -48,7 +59,26 @@ impl Replay {
             privileged_capabilities: field(data, "defaultPrivilegedCapabilities")?,
             ..Platform::guest()
         };
-        Ok(Self { policy, platform })
+        Ok(Self { policy, platform, modules: Vec::new() })
+    }
+
+    /// A fragment's module is loaded, in the place of one with the same identifier. One that cannot be loaded makes every
+    /// question fail that depends on it.
+    pub fn add_module(&mut self, id: &str, issuer: &str, feed: &str, namespace: &str, code: &str) {
+        self.remove_module(id);
+        let (text, parameters) = without_parameters(code);
+        let module = Module::parse(issuer, feed, namespace, text, &parameters);
+        self.modules.push((id.to_owned(), module.map(Arc::new).map_err(|error| error.to_string())));
+    }
+
+    /// A fragment's module is unloaded.
+    pub fn remove_module(&mut self, id: &str) {
+        self.modules.retain(|(known, _)| known != id);
+    }
+
+    /// Gives every container these mounts by default, too.
+    fn extend_default_mounts(&mut self, mounts: Vec<Mount>) {
+        self.platform.default_mounts.extend(mounts);
     }
 
     /// The value of the policy's rule for a point, with the memory as it was: what `data.policy.<point>` is. Absent where
@@ -57,9 +87,15 @@ impl Replay {
     /// # Errors
     /// What could not be read or evaluated, in words.
     pub fn answer(&mut self, point: Point, input: &Value, metadata: &Value) -> Result<Option<Value>, String> {
-        let state = State::from_metadata(metadata).map_err(|error| error.to_string())?;
+        let mut state = State::from_metadata(metadata).map_err(|error| error.to_string())?;
+        state.modules = self.modules.iter().map(|(_, module)| module.clone()).collect::<Result<_, _>>()?;
         let platform = self.platform_for(input);
         let request = request_of(input);
+        let question: Option<FragmentQuestion> = (point == Point::LoadFragment).then(|| read(&request)).flatten();
+        let said = match &question {
+            Some(question) if question.fragment_loaded => Some(self.contents(&state, question, input)?),
+            _ => None,
+        };
         let mut ask = |request: Request<'_>| {
             ask(&mut self.policy, &platform, &state, point, request, input)
                 .map_err(|reasons| reasons.first().map_or_else(String::new, ToString::to_string))
@@ -70,13 +106,17 @@ impl Replay {
                 match point {
                     $(Point::$own => ask(read(&request).as_ref().map_or(Request::Nothing, Request::$own)),)*
                     $(Point::$unmount => ask(read(&request).as_ref().map_or(Request::Nothing, Request::Unmount)),)*
+                    Point::LoadFragment => {
+                        let request = |question| Request::LoadFragment(question, said.as_ref());
+                        ask(question.as_ref().map_or(Request::Nothing, request))
+                    }
                     _ => ask(Request::Nothing),
                 }
             };
         }
         let answer = ask_with!(
-            CreateContainer ExecExternal ExecInContainer MountDevice MountOverlay Plan9Mount RwMountDevice ScratchMount
-            ShutdownContainer SignalContainerProcess;
+            CreateContainer ExecExternal ExecInContainer LoadTransparencyTrustList MountDevice MountOverlay Plan9Mount
+            RwMountDevice ScratchMount ShutdownContainer SignalContainerProcess;
             Plan9Unmount RwUnmountDevice ScratchUnmount UnmountDevice UnmountOverlay
         )?;
         Ok(match answer {
@@ -85,6 +125,13 @@ impl Replay {
             RuleAnswer::Written(value) => value,
             RuleAnswer::Missing => None,
         })
+    }
+
+    /// What the module says that a question is about.
+    fn contents(&mut self, state: &State, question: &FragmentQuestion, input: &Value) -> Result<Contents, String> {
+        let named = |module: &&Arc<Module>| Some(&module.namespace) == question.namespace.as_ref();
+        let Some(module) = state.modules.iter().rfind(named) else { return Ok(Contents::default()) };
+        contents(&mut self.policy, state, module, input).map_err(|error| error.to_string())
     }
 
     /// The guest's choices, as the recorded input has them.
@@ -103,6 +150,15 @@ impl Replay {
         platform.sandbox_container = input.get("isSandboxContainer").and_then(Value::as_bool).unwrap_or_default();
         platform
     }
+}
+
+/// A fragment's own text, and the values of its parameters, of the module that the reference engine made of it.
+fn without_parameters(code: &str) -> (&str, Value) {
+    let parts =
+        code.rfind(PARAMETERS).and_then(|at| Some((code.get(..at)?, code.get(at..)?.strip_prefix(PARAMETERS)?)));
+    let read = |line: &str| serde_json::from_str(line).ok().filter(Value::is_object);
+    let given = parts.and_then(|(text, rest)| Some((text, read(rest.lines().next()?)?)));
+    given.unwrap_or_else(|| (code, Value::Object(Map::new())))
 }
 
 /// The part of a recorded input that is a request here.

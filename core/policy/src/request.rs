@@ -4,8 +4,14 @@
 //! every container by default ([`crate::Platform`]). User, groups and the profile's hash are in a request, and must be what
 //! the guest itself found in the container's verified files and computed from the profile that it will apply.
 
+mod fragments;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub(crate) use self::fragments::{FragmentQuestion, TrustListQuestion, Vouched};
+pub use self::fragments::{LoadFragment, LoadTrustList, Receipt};
+use crate::fragment::Contents;
 
 /// Mount a layer: `mount_device`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,6 +265,9 @@ pub(crate) enum Request<'r> {
     CreateContainer(&'r CreateContainer),
     ExecExternal(&'r ExecExternal),
     ExecInContainer(&'r ExecInContainer),
+    /// With what the fragment's text says once it is loaded.
+    LoadFragment(&'r FragmentQuestion, Option<&'r Contents>),
+    LoadTransparencyTrustList(&'r TrustListQuestion),
     MountDevice(&'r MountDevice),
     MountOverlay(&'r MountOverlay),
     /// Points without a request: flags, and what does not exist on Linux.

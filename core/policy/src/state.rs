@@ -7,7 +7,14 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use crate::model::Container;
+use crate::{
+    fragment::Module,
+    model::{Container, Included},
+};
+
+mod loaded;
+
+pub(crate) use loaded::{Feeds, Loaded};
 
 /// The engine's memory.
 #[derive(Clone, Debug, Default)]
@@ -28,9 +35,18 @@ pub(crate) struct State {
     pub(crate) scratch_mounts: BTreeMap<String, bool>,
     /// How often each of the policy's containers was started.
     pub(crate) starts: BTreeMap<usize, u32>,
+    /// What fragments have brought.
+    pub(crate) loaded: Loaded,
+    /// Fragments whose rules stay.
+    pub(crate) modules: Vec<Arc<Module>>,
+    /// Sets: `fragment_parameters`, and those of hand-written rules.
+    pub(crate) sets: BTreeMap<String, Vec<Value>>,
     /// What hand-written rules remember under names of their own.
     pub(crate) other: BTreeMap<String, Map<String, Value>>,
 }
+
+/// Set of the parameters that loaded fragments give to further ones: `{issuer, feed, parameters}` each.
+pub(crate) const FRAGMENT_PARAMETERS: &str = "fragment_parameters";
 
 /// One change of the memory.
 #[derive(Clone, Debug)]
@@ -82,6 +98,26 @@ pub(crate) enum Change {
     },
     RemoveScratch {
         target: String,
+    },
+    /// All that fragments of an issuer have brought.
+    SetIssuer {
+        issuer: String,
+        feeds: Feeds,
+    },
+    RemoveIssuer {
+        issuer: String,
+    },
+    /// A fragment's rules stay, in the place of an earlier one's of the same issuer and feed.
+    AddModule {
+        module: Arc<Module>,
+    },
+    AddToSet {
+        name: String,
+        value: Value,
+    },
+    RemoveFromSet {
+        name: String,
+        value: Value,
     },
     /// A hand-written rule's own.
     SetOther {
@@ -141,6 +177,21 @@ impl State {
             Change::RemoveScratch { target } => {
                 self.scratch_mounts.remove(&target);
             }
+            Change::SetIssuer { issuer, feeds } => self.loaded.set(issuer, feeds),
+            Change::RemoveIssuer { issuer } => self.loaded.remove(&issuer),
+            Change::AddModule { module } => {
+                self.modules.retain(|known| !known.is_of(&module.issuer, &module.feed));
+                self.modules.push(module);
+            }
+            Change::AddToSet { name, value } => {
+                let set = self.sets.entry(name).or_default();
+                if !set.contains(&value) {
+                    set.push(value);
+                }
+            }
+            Change::RemoveFromSet { name, value } => {
+                self.sets.entry(name).or_default().retain(|known| *known != value);
+            }
             Change::SetOther { name, key, value } => {
                 self.other.entry(name).or_default().insert(key, value);
             }
@@ -163,6 +214,7 @@ impl State {
         let mut metadata: Map<String, Value> =
             self.other.iter().map(|(name, map)| (name.clone(), Value::Object(map.clone()))).collect();
         metadata.insert("operatingsystem".to_owned(), json!({"ostype": "linux"}));
+        metadata.extend(self.sets.iter().map(|(name, set)| (name.clone(), json!(set))));
         let mut put = |name: &str, value: Value| {
             if value.as_object().is_some_and(|map| !map.is_empty()) {
                 metadata.insert(name.to_owned(), value);
@@ -174,6 +226,7 @@ impl State {
         put("overlayTargets", Value::Object(all_true(&self.overlay_targets)));
         put("matches", self.matches.iter().map(|(id, list)| (id.clone(), containers_json(list))).collect());
         put("started", self.started.iter().map(|(id, p)| (id.clone(), json!({"privileged": p}))).collect());
+        put("issuers", self.loaded.to_json());
         put("p9mounts", json!(self.p9mounts));
         put("scratch_mounts", self.scratch_mounts.iter().map(|(t, e)| (t.clone(), json!({"encrypted": e}))).collect());
         Value::Object(metadata)
@@ -189,6 +242,9 @@ impl State {
             for (key, value) in entries.as_object().into_iter().flatten() {
                 state.apply(Change::set(name, key, value, false)?);
             }
+            for value in entries.as_array().into_iter().flatten() {
+                state.apply(Change::AddToSet { name: name.clone(), value: value.clone() });
+            }
         }
         Ok(state)
     }
@@ -201,7 +257,8 @@ pub(crate) fn containers_json(containers: &[Arc<Container>]) -> Value {
 }
 
 impl Change {
-    /// Reads an operation of a rule's `metadata` list: `{name, action: add|update|remove, key, value}`.
+    /// Reads an operation of a rule's `metadata` list: `{name, action: add|update|remove, key, value}`, or, with `type` as
+    /// `set`, `{name, action: add|remove, value}`.
     pub(crate) fn from_operation(operation: &Value) -> Result<Self, BadChange> {
         let text = |field: &str| {
             operation
@@ -209,14 +266,26 @@ impl Change {
                 .and_then(Value::as_str)
                 .ok_or_else(|| BadChange(format!("`{field}` is not text in {operation}")))
         };
-        let (name, key) = (text("name")?, text("key")?);
+        let name = text("name")?;
+        let value = || operation.get("value").ok_or_else(|| BadChange(format!("no value in {operation}")));
+        if operation.get("type").is_some() && text("type")? != "map" {
+            return Self::of_set(name, text("type")?, text("action")?, value()?);
+        }
+        let key = text("key")?;
         match text("action")? {
-            action @ ("add" | "update") => {
-                let value = operation.get("value").ok_or_else(|| BadChange(format!("no value in {operation}")))?;
-                Self::set(name, key, value, action == "update")
-            }
+            action @ ("add" | "update") => Self::set(name, key, value()?, action == "update"),
             "remove" => Ok(Self::remove(name, key)),
             other => Err(BadChange(format!("unknown action {other:?}"))),
+        }
+    }
+
+    /// The change of a set.
+    fn of_set(name: &str, kind: &str, action: &str, value: &Value) -> Result<Self, BadChange> {
+        let (name, value) = (name.to_owned(), value.clone());
+        match (kind, action) {
+            ("set", "add") => Ok(Self::AddToSet { name, value }),
+            ("set", "remove") => Ok(Self::RemoveFromSet { name, value }),
+            _ => Err(BadChange(format!("unknown action {action:?} of a {kind:?}"))),
         }
     }
 
@@ -235,6 +304,7 @@ impl Change {
                 Self::SetMatches { id: target, containers: containers.into_iter().map(Arc::new).collect(), known }
             }
             "started" => Self::AddStarted { id: target, privileged: flag("privileged")?, ordinal: None },
+            "issuers" => Self::SetIssuer { issuer: target, feeds: loaded::read_feeds(value).ok_or_else(bad)? },
             "p9mounts" => Self::AddShare { target, id: text()? },
             "scratch_mounts" => Self::AddScratch { target, encrypted: flag("encrypted")? },
             _ => Self::SetOther { name: name.to_owned(), key: target, value: value.clone() },
@@ -249,6 +319,7 @@ impl Change {
             "rw_devices" => Self::RemoveRwDevice { target },
             "overlayTargets" => Self::RemoveOverlay { target },
             "matches" => Self::RemoveMatches { id: target },
+            "issuers" => Self::RemoveIssuer { issuer: target },
             "p9mounts" => Self::RemoveShare { target },
             "scratch_mounts" => Self::RemoveScratch { target },
             _ => Self::RemoveOther { name: name.to_owned(), key: target },
@@ -257,6 +328,7 @@ impl Change {
 
     /// The change as an operation of a `metadata` list.
     pub(crate) fn to_operation(&self) -> Value {
+        let set = |name: &str, action: &str, value: &Value| json!({"name": name, "type": "set", "action": action, "value": value});
         let add =
             |name: &str, key: &str, value: Value| json!({"name": name, "action": "add", "key": key, "value": value});
         let remove = |name: &str, key: &str| json!({"name": name, "action": "remove", "key": key});
@@ -277,6 +349,14 @@ impl Change {
             Self::RemoveShare { target } => remove("p9mounts", target),
             Self::AddScratch { target, encrypted } => add("scratch_mounts", target, json!({"encrypted": encrypted})),
             Self::RemoveScratch { target } => remove("scratch_mounts", target),
+            Self::SetIssuer { issuer, feeds } => {
+                json!({"name": "issuers", "action": "update", "key": issuer, "value": loaded::write_feeds(feeds)})
+            }
+            Self::RemoveIssuer { issuer } => remove("issuers", issuer),
+            // Not in the metadata: a document reaches the module by its name.
+            Self::AddModule { .. } => Value::Null,
+            Self::AddToSet { name, value } => set(name, "add", value),
+            Self::RemoveFromSet { name, value } => set(name, "remove", value),
             Self::SetOther { name, key, value } => add(name, key, value.clone()),
             Self::RemoveOther { name, key } => remove(name, key),
         }

@@ -1,12 +1,14 @@
 //! What a rule answered, made into a verdict: by the framework, by the document itself, or by default.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
 use crate::{
     denial::{Field, Reason},
     document::RuleKind,
+    error::PolicyError,
+    fragment::{Contents, Module},
     framework::{Decision, Framework, Verdict},
     platform::Platform,
     point::{Before, Point},
@@ -39,16 +41,22 @@ pub(crate) fn ask(
         Some(RuleKind::Alias) => Ok(RuleAnswer::Typed(Framework { policy, platform, state }.decide(point, request))),
         Some(RuleKind::Written) => {
             let data = data(policy, platform, state, request);
-            evaluate(policy, point.name(), input, &data).map(RuleAnswer::Written)
+            evaluate(policy, point.name(), &state.modules, input, &data).map(RuleAnswer::Written)
         }
     }
 }
 
 /// Evaluates a hand-written rule. One that cannot be evaluated allows nothing.
-fn evaluate(policy: &mut Policy, rule: &str, input: &Value, data: &Value) -> Result<Option<Value>, Vec<Reason>> {
+fn evaluate(
+    policy: &mut Policy,
+    rule: &str,
+    modules: &[Arc<Module>],
+    input: &Value,
+    data: &Value,
+) -> Result<Option<Value>, Vec<Reason>> {
     let failed = |error: String| vec![Reason::new(Field::Policy, "a rule that can be evaluated", error)];
     let document = policy.document.as_mut().ok_or_else(|| failed(format!("`{rule}`, whose document is gone")))?;
-    document.answer(rule, input, data).map_err(|error| failed(error.to_string()))
+    document.answer(rule, modules, input, data).map_err(|error| failed(error.to_string()))
 }
 
 /// Everything that a hand-written rule may read: what the framework decides at each point, the memory, the guest's choices.
@@ -68,6 +76,20 @@ fn data(policy: &Policy, platform: &Platform, state: &State, request: Request<'_
         "privilegedMounts": platform.privileged_mounts,
         "defaultUnprivilegedCapabilities": platform.default_capabilities,
         "defaultPrivilegedCapabilities": platform.privileged_capabilities,
+    })
+}
+
+/// What a fragment's module says, which is one of the state's. It may read the input and the memory, but nothing of the
+/// framework, which waits for it.
+pub(crate) fn contents(
+    policy: &mut Policy,
+    state: &State,
+    module: &Module,
+    input: &Value,
+) -> Result<Contents, PolicyError> {
+    let data = json!({"metadata": state.to_metadata()});
+    policy.with_document(|document| {
+        Contents::read(module, |name| document.fragment_value(module, name, &state.modules, input, &data))
     })
 }
 
@@ -118,7 +140,14 @@ fn read_answer(value: &Value) -> Decision {
     let changes = operations.as_array().ok_or_else(|| malformed("`metadata`, a list of operations"))?;
     let changes: Result<Vec<_>, _> = changes.iter().map(Change::from_operation).collect();
     let changes = changes.map_err(|error| vec![Reason::new(Field::Policy, "changes of state", error.to_string())])?;
-    Ok(Verdict { changes, env, capabilities, stdio, containers: Vec::new() })
+    let parameters = given("parameters")
+        .map(|sets| serde_json::from_value(sets).map_err(|_| malformed("`parameters`, a list")))
+        .transpose()?;
+    let ledgers = given("allowed_ledgers")
+        .map(|list| serde_json::from_value(list).map_err(|_| malformed("`allowed_ledgers`, a list of strings")))
+        .transpose()?;
+    let add_module = value.get("add_module").and_then(Value::as_bool);
+    Ok(Verdict { changes, env, capabilities, stdio, parameters, add_module, ledgers, containers: Vec::new() })
 }
 
 /// What of the requested variables the policy keeps, in the request's order. A policy can only take away.

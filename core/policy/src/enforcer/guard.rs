@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     denial::{Denial, Field, Reason},
+    fragment::{LedgerKey, LedgerKeys, Ledgers},
     platform::Platform,
     point::Point,
 };
@@ -18,16 +19,33 @@ pub(super) struct Guard {
     living: BTreeMap<String, bool>,
     /// What could not be unmounted.
     broken: Option<String>,
+    /// Keys that receipts of ledgers may verify with.
+    ledgers: Ledgers,
 }
 
 /// A change of it.
 #[derive(Debug)]
 pub(super) enum Change {
     Nothing,
-    AddOverlay { id: String, layers: Vec<String> },
-    RemoveOverlay { id: String },
-    Start { id: String, stdio: bool },
-    End { id: String },
+    AddOverlay {
+        id: String,
+        layers: Vec<String>,
+    },
+    RemoveOverlay {
+        id: String,
+    },
+    Start {
+        id: String,
+        stdio: bool,
+    },
+    End {
+        id: String,
+    },
+    /// A trust list of this subject brings keys of ledgers.
+    Learn {
+        subject: String,
+        keys: LedgerKeys,
+    },
 }
 
 impl Guard {
@@ -46,7 +64,16 @@ impl Guard {
             Change::End { id } => {
                 self.living.remove(&id);
             }
+            Change::Learn { subject, keys } => self.ledgers.learn(&subject, keys),
         }
+    }
+
+    pub(super) fn ledger_keys(&self, ledger: &str) -> Option<&BTreeMap<Vec<u8>, LedgerKey>> {
+        self.ledgers.of(ledger)
+    }
+
+    pub(super) fn key_count(&self) -> usize {
+        self.ledgers.len()
     }
 
     /// Notes what an operation that failed leaves behind.

@@ -12,10 +12,11 @@
 //! is never settled closes the gate for good.
 
 mod answer;
+mod fragments;
 mod guard;
 mod permit;
 
-pub(crate) use answer::{RuleAnswer, ask};
+pub(crate) use answer::{RuleAnswer, ask, contents};
 pub use permit::Permit;
 
 use serde::Serialize;
@@ -339,12 +340,18 @@ impl Enforcer {
         result
     }
 
+    /// Checks that no grant is open.
+    fn check_settled(&self, point: Point) -> Result<(), Denial> {
+        if self.open.is_none() {
+            return Ok(());
+        }
+        let reason = Reason::new(Field::State, "the operation before to be settled", "another one");
+        Err(Denial::new(point, vec![reason]))
+    }
+
     /// Asks the policy, unless a grant is still open.
     fn decide(&mut self, point: Point, request: Request<'_>, input: &impl Serialize) -> Result<Verdict, Denial> {
-        if self.open.is_some() {
-            let reason = Reason::new(Field::State, "the operation before to be settled", "another one");
-            return Err(Denial::new(point, vec![reason]));
-        }
+        self.check_settled(point)?;
         let input = self.input(point, input);
         answer::decide(&mut self.policy, &self.platform, &self.state, point, request, &input)
             .map_err(|reasons| Denial::new(point, reasons))

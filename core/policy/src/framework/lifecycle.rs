@@ -45,6 +45,7 @@ impl Framework<'_> {
             capabilities: Some(capabilities),
             stdio: Some(stdio),
             containers,
+            ..Verdict::default()
         })
     }
 

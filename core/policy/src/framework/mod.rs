@@ -3,6 +3,7 @@
 mod capabilities;
 mod environment;
 mod fields;
+mod fragments;
 mod lifecycle;
 mod mounts;
 mod processes;
@@ -34,6 +35,12 @@ pub(crate) struct Verdict {
     pub(crate) stdio: Option<bool>,
     /// The containers that it can be.
     pub(crate) containers: Vec<Arc<Container>>,
+    /// Sets of parameters that a fragment may be loaded with.
+    pub(crate) parameters: Option<Vec<Value>>,
+    /// Whether a fragment's rules stay.
+    pub(crate) add_module: Option<bool>,
+    /// Ledgers whose keys a trust list may bring.
+    pub(crate) ledgers: Option<Vec<String>>,
 }
 
 /// A verdict, or why not.
@@ -76,8 +83,12 @@ impl Framework<'_> {
             (Point::LogProvider | Point::MountCims | Point::RegistryChanges, _) => {
                 Err(vec![Reason::new(Field::Policy, "a Linux operation", "a Windows operation")])
             }
-            (Point::LoadFragment | Point::LoadTransparencyTrustList, _) => {
-                Err(vec![Reason::new(Field::Policy, "a policy that is complete", "a request to load more of it")])
+            (Point::LoadFragment, Request::LoadFragment(question, None)) => self.fragment_envelope(question),
+            (Point::LoadFragment, Request::LoadFragment(question, Some(contents))) => {
+                self.fragment_contents(question, contents)
+            }
+            (Point::LoadTransparencyTrustList, Request::LoadTransparencyTrustList(question)) => {
+                self.load_trust_list(question)
             }
             (point, _) => Err(vec![Reason::new(Field::Policy, format!("what {point} takes"), "another request")]),
         }
@@ -86,6 +97,11 @@ impl Framework<'_> {
     /// Checks that the memory has none of this name yet.
     fn unused(&self, field: Field, taken: bool, name: &str) -> Option<Reason> {
         taken.then(|| Reason::new(field, "one that is not in use", format!("{name:?}, which is")))
+    }
+
+    /// The containers that may run: the policy's and the fragments'.
+    fn candidates(&self) -> &[Arc<Container>] {
+        self.state.loaded.candidates(self.policy)
     }
 
     /// The containers that this identifier can be; empty where no overlay was mounted for it.
@@ -134,6 +150,9 @@ impl Verdict {
         put("env_list", self.env.as_ref().map(|env| json!(env)));
         put("caps_list", self.capabilities.as_ref().map(|capabilities| json!(capabilities)));
         put("allow_stdio_access", self.stdio.map(Value::Bool));
+        put("parameters", self.parameters.as_ref().map(|parameters| json!(parameters)));
+        put("add_module", self.add_module.map(Value::Bool));
+        put("allowed_ledgers", self.ledgers.as_ref().map(|ledgers| json!(ledgers)));
         Value::Object(result)
     }
 }

@@ -13,7 +13,9 @@ const WANTED_TARGET: &str = "one of the guest's own places";
 
 impl Framework<'_> {
     pub(super) fn mount_device(&self, request: &MountDevice) -> Decision {
-        let known = self.policy.layers.contains(&request.device_hash);
+        let hash = &request.device_hash;
+        let of_fragments = || self.state.loaded.containers().flat_map(|container| container.layers.iter().flatten());
+        let known = self.policy.layers.contains(hash) || of_fragments().any(|layer| layer == hash);
         all([
             check(Field::RootHash, known, "the root hash of a layer in the policy", &request.device_hash),
             self.unused(Field::Target, self.device_mounted(&request.target), &request.target),
@@ -80,7 +82,7 @@ impl Framework<'_> {
         // Top first in the request, base first in the policy.
         let hashes: Vec<Option<&String>> = layer_paths.iter().rev().map(|path| self.state.devices.get(path)).collect();
         let containers: Vec<_> =
-            self.policy.candidates.iter().filter(|container| has_layers(container, &hashes)).cloned().collect();
+            self.candidates().iter().filter(|container| has_layers(container, &hashes)).cloned().collect();
         let got = || {
             quoted(hashes.iter().zip(layer_paths.iter().rev()).map(|(hash, path)| match hash {
                 Some(hash) => (*hash).clone(),
@@ -110,7 +112,7 @@ impl Framework<'_> {
             container: Some(container.label()),
             ..Reason::new(Field::Layers, quoted(container.layers.iter().flatten()), got)
         };
-        let reasons: Vec<_> = self.policy.candidates.iter().map(|container| reason(container)).collect();
+        let reasons: Vec<_> = self.candidates().iter().map(|container| reason(container)).collect();
         if reasons.is_empty() {
             return vec![Reason::new(Field::Layers, "those of a container, but the policy has none", got)];
         }

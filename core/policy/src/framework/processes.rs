@@ -34,23 +34,27 @@ impl Framework<'_> {
             changes: vec![Change::SetMatches { id: id.clone(), containers: containers.clone(), known: true }],
             env: Some(env),
             capabilities: Some(capabilities),
-            stdio: None,
             containers,
+            ..Verdict::default()
         })
+    }
+
+    /// Processes that may run in the guest: the policy's and the fragments'.
+    fn external_processes(&self) -> impl Iterator<Item = &ExternalProcess> {
+        let fragments = self.policy.external_processes_count.then(|| self.state.loaded.external_processes());
+        self.policy.external_processes.iter().chain(fragments.into_iter().flatten())
     }
 
     pub(super) fn exec_external(&self, request: &ExecExternal) -> Decision {
         let alike: Vec<&ExternalProcess> = self
-            .policy
-            .external_processes
-            .iter()
+            .external_processes()
             .filter(|process| {
                 process.working_dir.as_ref() == Some(&request.working_dir)
                     && process.command.as_ref() == Some(&request.arg_list)
             })
             .collect();
         if alike.is_empty() {
-            let allowed = self.policy.external_processes.iter();
+            let allowed = self.external_processes();
             let expected: Vec<_> = allowed.map(|process| quoted(process.command.iter().flatten())).collect();
             let expected = if expected.is_empty() { "no process".to_owned() } else { expected.join(" or ") };
             return Err(vec![Reason::new(Field::Command, expected, quoted(&request.arg_list))]);
