@@ -6,10 +6,12 @@ use serde_json::{Map, Value, json};
 use crate::{
     enforcer::{RuleAnswer, ask},
     error::PolicyError,
+    framework::Framework,
     pattern::Pattern,
     platform::Platform,
     point::Point,
     policy::Policy,
+    record::Typed,
     request::Request,
     state::State,
 };
@@ -85,6 +87,17 @@ impl Replay {
             RuleAnswer::Written(value) => value,
             RuleAnswer::Missing => None,
         })
+    }
+
+    /// Why the request is denied, as the framework words it: what `data.framework.reason` is.
+    ///
+    /// # Errors
+    /// What could not be read, in words.
+    pub fn reason(&self, point: Point, input: &Value, metadata: &Value) -> Result<Value, String> {
+        let state = State::from_metadata(metadata).map_err(|error| error.to_string())?;
+        let platform = self.platform_for(input);
+        let typed = Typed::read(point, &request_of(input)).unwrap_or(Typed::Nothing);
+        Ok(Framework { policy: &self.policy, platform: &platform, state: &state }.reason(point, typed.request()))
     }
 
     /// The guest's choices, as the recorded input has them.

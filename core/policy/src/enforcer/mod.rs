@@ -15,7 +15,7 @@ mod answer;
 mod guard;
 mod permit;
 
-pub(crate) use answer::{RuleAnswer, ask};
+pub(crate) use answer::{RuleAnswer, ask, reason};
 pub use permit::Permit;
 
 use serde::Serialize;
@@ -26,6 +26,7 @@ use crate::{
     denial::{Denial, Field, Reason},
     digest::{HostData, PolicyDigest},
     error::PolicyError,
+    explain,
     framework::Verdict,
     permitted,
     platform::Platform,
@@ -345,17 +346,25 @@ impl Enforcer {
             let reason = Reason::new(Field::State, "the operation before to be settled", "another one");
             return Err(Denial::new(point, vec![reason]));
         }
-        let input = self.input(point, input);
-        answer::decide(&mut self.policy, &self.platform, &self.state, point, request, &input)
-            .map_err(|reasons| Denial::new(point, reasons))
+        let asked = serde_json::to_value(input).unwrap_or_default();
+        self.decide_about(point, request, &asked)
+    }
+
+    fn decide_about(&mut self, point: Point, request: Request<'_>, asked: &Value) -> Result<Verdict, Denial> {
+        let input = self.input(point, asked);
+        let Self { policy, platform, state, .. } = self;
+        answer::decide(policy, platform, state, point, request, &input).map_err(|reasons| {
+            let input = if input.is_null() { asked } else { &input };
+            explain::denial(policy, (platform, state), (point, request), input, reasons)
+        })
     }
 
     /// The input that hand-written rules read: the request, and what the guest decides.
-    fn input(&self, point: Point, request: &impl Serialize) -> Value {
+    fn input(&self, point: Point, request: &Value) -> Value {
         if self.policy.document.is_none() {
             return Value::Null;
         }
-        let mut input = serde_json::to_value(request).unwrap_or_default();
+        let mut input = request.clone();
         if let Some(fields) = input.as_object_mut() {
             fields.insert("rule".to_owned(), json!(point.name()));
             fields.insert("sandboxDir".to_owned(), json!(self.platform.sandbox_dir));
@@ -379,10 +388,7 @@ impl Enforcer {
     }
 
     fn permit_flag<T>(&mut self, point: Point, permitted: T) -> Result<Permit<T>, Denial> {
-        let input = self.input(point, &json!({}));
-        answer::decide(&mut self.policy, &self.platform, &self.state, point, Request::Nothing, &input)
-            .map(|_| Permit::grant(permitted))
-            .map_err(|reasons| Denial::new(point, reasons))
+        self.decide_about(point, Request::Nothing, &json!({})).map(|_| Permit::grant(permitted))
     }
 }
 
