@@ -24,6 +24,24 @@ pub enum ToolError {
         #[source]
         error: PolicyError,
     },
+    /// A proposed change cannot be made.
+    #[error("request {n}: the change that would allow it cannot be made in the text: {error}")]
+    Amend {
+        /// The request's number.
+        n: u64,
+        /// Why not.
+        #[source]
+        error: caveau_policy::AmendError,
+    },
+    /// A recorded request is none that can be asked.
+    #[error("request {n}: {error}")]
+    Request {
+        /// Its number.
+        n: u64,
+        /// What is wrong.
+        #[source]
+        error: caveau_policy::RecordError,
+    },
     /// A line of a record is wrong.
     #[error("line {line} of the requests: {error}")]
     Record {

@@ -20,4 +20,4 @@ pub use error::ToolError;
 pub use explain::{Section, explain};
 pub use input::{Found, InputKind, read};
 pub use lint::{Finding, LINTS, Lint, Severity, check};
-pub use replay::{Replayed, replay};
+pub use replay::{Replayed, amend, replay, requests};
