@@ -3,8 +3,9 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
-use crate::point::Point;
+use crate::{amendment::Amendment, point::Point, policy_decision::PolicyDecision};
 
 /// What a reason is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -199,14 +200,39 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A request that the policy does not allow. Nothing has changed. Serialised or displayed it holds no secrets.
+/// One of the policy's containers that a request could have been for, and what would have to be different.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Candidate {
+    /// Its name.
+    pub container: String,
+    /// Every field that differed; none where only its likeness to another container is in the way.
+    pub differences: Vec<Reason>,
+    /// The smallest change of the policy after which this container takes the request; absent where no change of it would.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<Amendment>,
+}
+
+/// A request that the policy does not allow. Nothing has changed. Serialised, it is complete and for the policy's owner;
+/// what the host gets is [`Denial::host_json`] and [`Denial::policy_decision`]. None of them holds values of variables.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Denial {
     /// Where.
     pub point: Point,
     /// Every difference found, container by container; at least one.
     pub reasons: Vec<Reason>,
+    /// The policy's containers that came into question, at most [`MAX_CANDIDATES`], the closest ones first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<Candidate>,
+    /// The smallest change of the policy that would allow the request; absent where the request itself has to be another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<Amendment>,
+    /// The reference's form of it.
+    #[serde(skip)]
+    pub(crate) decision: Option<PolicyDecision>,
 }
+
+/// Most containers that a denial goes into.
+pub const MAX_CANDIDATES: usize = 16;
 
 impl Denial {
     /// A denial for these reasons; for none, one that says so.
@@ -214,33 +240,52 @@ impl Denial {
         if reasons.is_empty() {
             reasons.push(Reason::new(Field::Policy, "a rule that allows it", "no rule that does"));
         }
-        Self { point, reasons }
+        Self { point, reasons, candidates: Vec::new(), change: None, decision: None }
+    }
+
+    /// What the reference engine answers to the host: `policyDecision<` base64(JSON) `>policyDecision`, at most
+    /// [`crate::MAX_POLICY_DECISION`] bytes, without values of variables.
+    #[must_use]
+    pub fn policy_decision(&self) -> String {
+        match &self.decision {
+            Some(decision) => decision.encode(),
+            None => {
+                let errors: Vec<_> = self.reasons.iter().map(ToString::to_string).collect();
+                PolicyDecision::new(self.point, json!({}), json!({"errors": errors, "error_objects": Value::Null}))
+                    .encode()
+            }
+        }
     }
 }
 
 impl Denial {
     /// The denial as JSON text of at most about `most` bytes for the host, without secrets: with long texts cut, then with
-    /// fewer reasons, never without the point.
+    /// fewer reasons, then without the reference's form (`policy_decision`), never without the point.
     #[must_use]
     pub fn host_json(&self, most: usize) -> String {
         let cut = |detail: &Detail, length: usize| {
             let text: String = detail.host_visible().chars().take(length).collect();
             Detail::plain(if text.len() < detail.host_visible().len() { format!("{text}…") } else { text })
         };
-        let shortened = |reasons: usize, length: usize| {
+        let decision = self.policy_decision();
+        let shortened = |reasons: usize, length: usize, with_decision: bool| {
             let kept = self.reasons.iter().take(reasons).map(|reason| Reason {
                 expected: cut(&reason.expected, length),
                 got: cut(&reason.got, length),
                 ..reason.clone()
             });
-            // Texts and lists of texts always serialise.
-            serde_json::to_string(&Self { point: self.point, reasons: kept.collect() }).unwrap_or_default()
+            let mut shown = json!({"point": self.point, "reasons": kept.collect::<Vec<_>>()});
+            if let Some(fields) = shown.as_object_mut().filter(|_| with_decision) {
+                fields.insert("policy_decision".to_owned(), json!(decision));
+            }
+            shown.to_string()
         };
         [(usize::MAX, usize::MAX), (usize::MAX, 400), (20, 200), (5, 100), (1, 50)]
             .into_iter()
-            .map(|(reasons, length)| shortened(reasons, length))
+            .flat_map(|(reasons, length)| [(reasons, length, true), (reasons, length, false)])
+            .map(|(reasons, length, with_decision)| shortened(reasons, length, with_decision))
             .find(|text| text.len() <= most)
-            .unwrap_or_else(|| shortened(0, 0))
+            .unwrap_or_else(|| shortened(0, 0, false))
     }
 }
 
@@ -295,7 +340,7 @@ mod tests {
         for most in [100_000, 3000, 400, 60] {
             let json = denial.host_json(most);
             assert!(json.len() <= most && json.contains("create_container"), "{most}: {json}");
-            serde_json::from_str::<serde_json::Value>(&json).unwrap();
+            serde_json::from_str::<Value>(&json).unwrap();
         }
     }
 }

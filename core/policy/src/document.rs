@@ -60,9 +60,19 @@ impl Document {
         self.rules.get(point.name()).copied()
     }
 
+    /// What kind of rule has this name.
+    pub(crate) fn kind(&self, name: &str) -> Option<RuleKind> {
+        self.rules.get(name).copied()
+    }
+
     /// Whether the document has a rule of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.rules.contains_key(name)
+    }
+
+    /// The parsed text.
+    pub(crate) fn modules(&mut self) -> Vec<regorus::unstable::Ref<Ast>> {
+        self.engine.get_modules().clone()
     }
 
     /// The value of a rule that needs no input; absent where it has none.
@@ -225,7 +235,7 @@ fn rule_kind(rule: &Rule) -> Option<(String, RuleKind)> {
 }
 
 /// The name that a rule's head starts with.
-fn base_name(expr: &Expr) -> Option<String> {
+pub(crate) fn base_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Var { span, .. } => Some(span.text().to_owned()),
         Expr::RefDot { refr, .. } | Expr::RefBrack { refr, .. } => base_name(refr),

@@ -125,6 +125,14 @@ fn line(text: &mut String, line: &str) {
     text.push('\n');
 }
 
+/// A value as generated policies write it, for `depth` brackets around it: an item a line, keys sorted.
+#[must_use]
+pub fn value_text(value: &Value, depth: usize) -> String {
+    let mut text = String::new();
+    write_value(&mut text, value, depth);
+    text
+}
+
 /// Writes a value with one item a line, keys sorted, so that no line is longer than its longest string: other engines
 /// refuse lines of more than 1,024 columns. JSON values are Rego terms.
 fn write_value(text: &mut String, value: &Value, depth: usize) {

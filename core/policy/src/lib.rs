@@ -51,11 +51,13 @@
     )
 )]
 
+mod amendment;
 mod denial;
 mod digest;
 mod document;
 mod enforcer;
 mod error;
+mod explain;
 mod fragment;
 mod framework;
 mod generate;
@@ -67,18 +69,23 @@ mod permitted;
 mod platform;
 mod point;
 mod policy;
+mod policy_decision;
+mod record;
+
 mod replay;
 pub mod request;
+mod source;
 mod state;
 mod version;
 
-pub use denial::{Denial, Detail, Field, Reason};
+pub use amendment::{AmendError, Amendment, Edit, Step};
+pub use denial::{Candidate, Denial, Detail, Field, MAX_CANDIDATES, Reason};
 pub use digest::{HostData, PolicyDigest};
 pub use document::MAX_TEXT;
 pub use enforcer::{Answer, Enforcer, Granted, Outcome, Pending, Permit};
 pub use error::PolicyError;
 pub use fragment::{LedgerKey, LedgerKeys};
-pub use generate::generate;
+pub use generate::{generate, value_text};
 pub use open_points::open_points;
 pub use permitted::{
     CreateContainer, DumpStacks, ExecProcess, LoadFragment, LoadTrustList, MountDisk, MountLayer, MountOverlay,
@@ -88,5 +95,8 @@ pub use permitted::{
 pub use platform::Platform;
 pub use point::{API_VERSION, FRAMEWORK_VERSION, Point};
 pub use policy::{Flags, Policy};
+pub use policy_decision::{MAX_POLICY_DECISION, PolicyDecision};
+pub use record::{Asked, MAX_RECORD_LINE, RECORD_VERSION, RecordError, RecordLine, Recorded, Session};
 pub use replay::{Corpus, CorpusError, Decision, Replay};
+pub use source::{Answering, Place, Source};
 pub use version::{InvalidVersion, Version};

@@ -67,6 +67,9 @@ pub struct Container {
     /// Which of the policy's containers this is.
     #[serde(skip)]
     pub(crate) ordinal: Option<usize>,
+    /// How many of its rules for variables stand in the container itself; what the platform's rules add comes after them.
+    #[serde(skip)]
+    pub(crate) own_env_rules: usize,
 }
 
 /// What Caveau adds to a container: bounds only, so that an engine that ignores them allows more, never something else.
@@ -362,6 +365,12 @@ impl IdNameRule {
             Some("re2") => self.compiled.as_ref().is_some_and(|compiled| compiled.matches(&found.name)),
             _ => false,
         }
+    }
+
+    /// How it is compared.
+    #[must_use]
+    pub fn strategy(&self) -> Option<&str> {
+        self.text.strategy.as_deref()
     }
 
     /// Whether everything matches.

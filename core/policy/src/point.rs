@@ -85,6 +85,12 @@ points! {
 }
 
 impl Point {
+    /// Whether a policy that is older than the point allows it without saying so.
+    #[must_use]
+    pub fn is_allowed_by_older(self) -> bool {
+        self.before() == Before::Allow
+    }
+
     /// The point of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

@@ -71,7 +71,10 @@ impl Policy {
         let api_version = version(&mut document, "api_version", "api_svn")?;
         let framework_version = version(&mut document, "framework_version", "framework_svn")?;
         let mut raw: Vec<Container> = typed(&mut document, "containers")?.unwrap_or_default();
-        raw.iter_mut().enumerate().for_each(|(ordinal, container)| container.ordinal = Some(ordinal));
+        for (ordinal, container) in raw.iter_mut().enumerate() {
+            container.ordinal = Some(ordinal);
+            container.own_env_rules = container.env_rules.as_ref().map_or(0, Vec::len);
+        }
         let layers = raw.iter().flat_map(|container| container.layers.iter().flatten()).cloned().collect();
         let rules: BTreeMap<_, _> =
             Point::ALL.iter().filter_map(|point| Some((*point, document.rule(*point)?))).collect();
@@ -167,6 +170,28 @@ impl Policy {
     #[must_use]
     pub fn flags(&self) -> Flags {
         self.flags
+    }
+
+    /// The same policy without what Rego answers, to try changes of it.
+    pub(crate) fn without_document(&self) -> Self {
+        Self {
+            digest: self.digest,
+            api_version: self.api_version,
+            framework_version: self.framework_version,
+            layers: self.layers.clone(),
+            own: self.own.clone(),
+            candidates: self.candidates.clone(),
+            external_processes: self.external_processes.clone(),
+            external_processes_count: self.external_processes_count,
+            fragments: self.fragments.clone(),
+            platform_rules: self.platform_rules.clone(),
+            trust_lists: self.trust_lists.clone(),
+            flags: self.flags,
+            extension: self.extension.clone(),
+            rules: self.rules.clone(),
+            document: None,
+            text: None,
+        }
     }
 
     /// Refuses what could not be enforced as its author meant it: a version missing, or too new for the framework here.

@@ -13,10 +13,12 @@ use crate::{
     enforcer::{RuleAnswer, ask, contents},
     error::PolicyError,
     fragment::{Contents, Module},
+    framework::Framework,
     pattern::Pattern,
     platform::Platform,
     point::Point,
     policy::Policy,
+    record::Typed,
     request::{FragmentQuestion, Mount, Request},
     state::State,
 };
@@ -132,6 +134,17 @@ impl Replay {
         let named = |module: &&Arc<Module>| Some(&module.namespace) == question.namespace.as_ref();
         let Some(module) = state.modules.iter().rfind(named) else { return Ok(Contents::default()) };
         contents(&mut self.policy, state, module, input).map_err(|error| error.to_string())
+    }
+
+    /// Why the request is denied, as the framework words it: what `data.framework.reason` is.
+    ///
+    /// # Errors
+    /// What could not be read, in words.
+    pub fn reason(&self, point: Point, input: &Value, metadata: &Value) -> Result<Value, String> {
+        let state = State::from_metadata(metadata).map_err(|error| error.to_string())?;
+        let platform = self.platform_for(input);
+        let typed = Typed::read(point, &request_of(input)).unwrap_or(Typed::Nothing);
+        Ok(Framework { policy: &self.policy, platform: &platform, state: &state }.reason(point, typed.request()))
     }
 
     /// The guest's choices, as the recorded input has them.

@@ -1,12 +1,14 @@
 //! The command line: one source for names, help and completion.
 
 mod examples;
+mod policy;
 mod run;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use policy::{ConvertTo, Policy, SeverityChoice};
 pub(crate) use run::{ContainerOptions, GuestFolder, Pull, Run, Source, TeeChoice, Vm};
 
 /// Run standard container images in an attested VM of their own.
@@ -166,25 +168,6 @@ pub(crate) struct Rm {
     /// Stop them first.
     #[arg(long, short)]
     pub(crate) force: bool,
-}
-
-/// `caveau policy`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Policy {
-    /// Write the policy that `caveau run` would use with the same options.
-    #[command(after_help = examples::POLICY_GENERATE)]
-    Generate {
-        #[command(flatten)]
-        source: Box<Source>,
-        #[command(flatten)]
-        options: Box<ContainerOptions>,
-    },
-    /// Print a policy's digest, which the TEE carries as HOST_DATA.
-    #[command(after_help = examples::POLICY_DIGEST)]
-    Digest {
-        /// Policy file; `-` is standard input.
-        file: PathBuf,
-    },
 }
 
 /// `caveau attest`.

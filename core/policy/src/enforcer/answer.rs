@@ -116,6 +116,34 @@ pub(crate) fn decide(
     }
 }
 
+/// Why a request is denied, as the policy words it: `data.policy.reason`. `null` where it says nothing.
+///
+/// # Errors
+/// What kept its rule from being evaluated, in words.
+pub(crate) fn reason(
+    policy: &mut Policy,
+    platform: &Platform,
+    state: &State,
+    point: Point,
+    request: Request<'_>,
+    input: &Value,
+) -> Result<Value, String> {
+    let framework = Framework { policy, platform, state };
+    let own = framework.reason(point, request);
+    let Some(document) = &policy.document else { return Ok(own) };
+    if !document.has("reason") {
+        return Ok(Value::Null);
+    }
+    let mut data = data(policy, platform, state, request);
+    if let Some(framework) = data.get_mut("framework").and_then(Value::as_object_mut) {
+        framework.extend(own.as_object().cloned().unwrap_or_default());
+        framework.insert("reason".to_owned(), own);
+    }
+    let Some(document) = policy.document.as_mut() else { return Ok(Value::Null) };
+    let answer = document.answer("reason", &state.modules, input, &data).map_err(|error| error.to_string())?;
+    Ok(answer.unwrap_or_default())
+}
+
 /// Reads what a hand-written rule answered.
 fn read_answer(value: &Value) -> Decision {
     let malformed = |what: &str| vec![Reason::new(Field::Policy, what, "something else in the rule's answer")];

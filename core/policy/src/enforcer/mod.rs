@@ -16,7 +16,7 @@ mod fragments;
 mod guard;
 mod permit;
 
-pub(crate) use answer::{RuleAnswer, ask, contents};
+pub(crate) use answer::{RuleAnswer, ask, contents, reason};
 pub use permit::Permit;
 
 use serde::Serialize;
@@ -27,6 +27,7 @@ use crate::{
     denial::{Denial, Field, Reason},
     digest::{HostData, PolicyDigest},
     error::PolicyError,
+    explain,
     framework::Verdict,
     permitted,
     platform::Platform,
@@ -352,17 +353,25 @@ impl Enforcer {
     /// Asks the policy, unless a grant is still open.
     fn decide(&mut self, point: Point, request: Request<'_>, input: &impl Serialize) -> Result<Verdict, Denial> {
         self.check_settled(point)?;
-        let input = self.input(point, input);
-        answer::decide(&mut self.policy, &self.platform, &self.state, point, request, &input)
-            .map_err(|reasons| Denial::new(point, reasons))
+        let asked = serde_json::to_value(input).unwrap_or_default();
+        self.decide_about(point, request, &asked)
+    }
+
+    fn decide_about(&mut self, point: Point, request: Request<'_>, asked: &Value) -> Result<Verdict, Denial> {
+        let input = self.input(point, asked);
+        let Self { policy, platform, state, .. } = self;
+        answer::decide(policy, platform, state, point, request, &input).map_err(|reasons| {
+            let input = if input.is_null() { asked } else { &input };
+            explain::denial(policy, (platform, state), (point, request), input, reasons)
+        })
     }
 
     /// The input that hand-written rules read: the request, and what the guest decides.
-    fn input(&self, point: Point, request: &impl Serialize) -> Value {
+    fn input(&self, point: Point, request: &Value) -> Value {
         if self.policy.document.is_none() {
             return Value::Null;
         }
-        let mut input = serde_json::to_value(request).unwrap_or_default();
+        let mut input = request.clone();
         if let Some(fields) = input.as_object_mut() {
             fields.insert("rule".to_owned(), json!(point.name()));
             fields.insert("sandboxDir".to_owned(), json!(self.platform.sandbox_dir));
@@ -386,10 +395,7 @@ impl Enforcer {
     }
 
     fn permit_flag<T>(&mut self, point: Point, permitted: T) -> Result<Permit<T>, Denial> {
-        let input = self.input(point, &json!({}));
-        answer::decide(&mut self.policy, &self.platform, &self.state, point, Request::Nothing, &input)
-            .map(|_| Permit::grant(permitted))
-            .map_err(|reasons| Denial::new(point, reasons))
+        self.decide_about(point, Request::Nothing, &json!({})).map(|_| Permit::grant(permitted))
     }
 }
 

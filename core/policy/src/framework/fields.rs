@@ -102,7 +102,11 @@ impl Framework<'_> {
     }
 
     /// Mounts of the request that the container may not have.
-    fn stray_mounts<'r>(&self, container: &Container, request: &'r CreateContainer) -> impl Iterator<Item = &'r Mount> {
+    pub(super) fn stray_mounts<'r>(
+        &self,
+        container: &Container,
+        request: &'r CreateContainer,
+    ) -> impl Iterator<Item = &'r Mount> {
         request.mounts.iter().filter(move |mount| !self.mount_ok(container, mount, &request.container_id))
     }
 
@@ -210,7 +214,7 @@ fn shown_id(found: &IdName) -> String {
     format!("{}({})", found.id, found.name)
 }
 
-fn shown_user(rule: &UserRule) -> String {
+pub(super) fn shown_user(rule: &UserRule) -> String {
     let user = rule.user_idname.as_ref().map_or_else(unsaid, |rule| rule.shown());
     let groups: Vec<_> = rule.group_idnames.iter().flatten().map(|rule| rule.shown()).collect();
     format!("user {user}, groups {}, umask {}", groups.join(" or "), rule.umask.clone().unwrap_or_else(unsaid))
@@ -233,7 +237,7 @@ impl Container {
     }
 
     /// Whether the policy says anything about mounts and privilege, without which none can be compared.
-    fn mounts_stated(&self) -> bool {
+    pub(super) fn mounts_stated(&self) -> bool {
         self.mounts.is_some() && self.allow_elevated.is_some()
     }
 }

@@ -99,7 +99,7 @@ impl Framework<'_> {
         Ok((agreed, left))
     }
 
-    fn capability_reason(&self, container: &Container, found: &Capabilities, privileged: bool) -> Reason {
+    pub(super) fn capability_reason(&self, container: &Container, found: &Capabilities, privileged: bool) -> Reason {
         let shown = |capabilities: &Capabilities| {
             let [ambient, bounding, effective, inheritable, permitted] = capabilities.sets().map(quoted);
             format!(
@@ -160,7 +160,10 @@ impl Framework<'_> {
 }
 
 /// Signals that the process may be sent, if the container were this one.
-fn signals_of<'c>(container: &'c Container, request: &'c SignalContainerProcess) -> Box<dyn Iterator<Item = i64> + 'c> {
+pub(super) fn signals_of<'c>(
+    container: &'c Container,
+    request: &'c SignalContainerProcess,
+) -> Box<dyn Iterator<Item = i64> + 'c> {
     if request.is_init_process {
         return Box::new(container.signals.iter().flatten().copied());
     }

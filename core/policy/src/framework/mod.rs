@@ -7,6 +7,8 @@ mod fragments;
 mod lifecycle;
 mod mounts;
 mod processes;
+mod reason;
+mod remedy;
 
 use std::sync::Arc;
 
@@ -105,7 +107,7 @@ impl Framework<'_> {
     }
 
     /// The containers that this identifier can be; empty where no overlay was mounted for it.
-    fn matching(&self, id: &str) -> &[Arc<Container>] {
+    pub(super) fn matching(&self, id: &str) -> &[Arc<Container>] {
         self.state.matches.get(id).map_or(&[], Vec::as_slice)
     }
 }

@@ -24,7 +24,7 @@ impl Framework<'_> {
         Verdict::changing([Change::AddDevice { target: request.target.clone(), hash: request.device_hash.clone() }])
     }
 
-    fn device_mounted(&self, target: &str) -> bool {
+    pub(super) fn device_mounted(&self, target: &str) -> bool {
         self.state.devices.contains_key(target) || self.state.rw_devices.contains(target)
     }
 
@@ -149,7 +149,7 @@ impl Framework<'_> {
 }
 
 /// Whether these are the container's layers: as many, in order, each mounted.
-fn has_layers(container: &Container, hashes: &[Option<&String>]) -> bool {
+pub(super) fn has_layers(container: &Container, hashes: &[Option<&String>]) -> bool {
     container.layers.as_ref().is_some_and(|layers| {
         layers.len() == hashes.len() && layers.iter().zip(hashes).all(|(layer, hash)| *hash == Some(layer))
     })

@@ -59,7 +59,8 @@ pub(super) const STATS: &str = "Examples:
 /// `caveau policy`.
 pub(super) const POLICY: &str = "Examples:
   caveau policy generate nginx > web.rego
-  caveau policy digest web.rego";
+  caveau policy check web.rego
+  caveau policy diff old.rego web.rego";
 
 /// `caveau policy generate`.
 pub(super) const POLICY_GENERATE: &str = "Examples:
@@ -71,6 +72,47 @@ What the policy leaves open is said on standard error.";
 /// `caveau policy digest`.
 pub(super) const POLICY_DIGEST: &str = "Examples:
   caveau policy digest web.rego";
+
+/// `caveau policy check`.
+pub(super) const POLICY_CHECK: &str = "Examples:
+  caveau policy check web.rego
+  caveau policy check --deny high template.json            refuse what opens the group to the host
+  caveau policy check --allow stdio --deny note web.rego
+  caveau policy check --list                               every lint and what it means
+
+Exit codes: 0 nothing of --deny's severity or above, 1 something of it, 2 no policy, or wrong usage.";
+
+/// `caveau policy explain`.
+pub(super) const POLICY_EXPLAIN: &str = "Examples:
+  caveau policy explain web.rego
+  caveau policy explain template.json --json               each group of an ARM template
+
+Exit codes: 0 done, 2 no policy, or wrong usage.";
+
+/// `caveau policy diff`.
+pub(super) const POLICY_DIFF: &str = "Examples:
+  caveau policy diff old.rego web.rego
+  caveau policy diff template.json web.rego                the template's only group against a policy
+  caveau policy diff old.json new.json                     templates: groups of the same name
+
+Order and layout are no difference. Exit codes: 0 the same, 1 different, 2 no policy, or wrong usage.";
+
+/// `caveau policy convert`.
+pub(super) const POLICY_CONVERT: &str = "Examples:
+  caveau policy convert web.rego --to base64               for ccePolicy of a template
+  caveau policy convert template.json --to raw > web.rego
+  caveau policy convert web.rego --to pretty > laid-out.rego
+  caveau policy convert web.rego --to digest
+
+Exit codes: 0 done, 2 no policy, or wrong usage.";
+
+/// `caveau policy replay`.
+pub(super) const POLICY_REPLAY: &str = "Examples:
+  caveau policy replay web.rego requests.jsonl
+  caveau policy replay web.rego requests.jsonl --amend better.rego --only 7
+  caveau policy replay web.rego requests.jsonl --json      a line for each request
+
+Exit codes: 0 all is allowed (with --amend: by the policy that was written), 1 something is denied, 2 failure.";
 
 /// `caveau attest`.
 pub(super) const ATTEST: &str = "Examples:

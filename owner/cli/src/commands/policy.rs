@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use caveau_policy::{MAX_TEXT, Policy, PolicyDigest, generate, open_points};
 
-use crate::{args, container, exit::Outcome, fetch, ui};
+use crate::{args, commands::policy_tools, container, exit::Outcome, fetch, ui};
 
 /// Runs it.
 ///
@@ -32,6 +32,16 @@ pub(crate) fn run(command: args::Policy, json: bool, quiet: bool) -> Result<Outc
                 ui::line(digest)?;
             }
             Ok(Outcome::Done)
+        }
+        args::Policy::Check { list: true, .. } => policy_tools::list(json),
+        args::Policy::Check { file, deny, allow, .. } => {
+            policy_tools::check(&file.unwrap_or_else(|| "-".into()), deny, &allow, json)
+        }
+        args::Policy::Explain { file } => policy_tools::explain(&file, json),
+        args::Policy::Diff { a, b } => policy_tools::diff(&a, &b, json),
+        args::Policy::Convert { file, to } => policy_tools::convert(&file, to, json, quiet),
+        args::Policy::Replay { file, requests, amend, only } => {
+            policy_tools::replay(&file, &requests, amend.as_deref().map(|output| (output, &only[..])), json)
         }
     }
 }
