@@ -1,12 +1,14 @@
 //! The command line: one source for names, help and completion.
 
 mod examples;
+mod policy_corpus;
 mod run;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use policy_corpus::PolicyCorpus;
 pub(crate) use run::{ContainerOptions, GuestFolder, Pull, Run, Source, TeeChoice, Vm};
 
 /// Run standard container images in an attested VM of their own.
@@ -185,6 +187,8 @@ pub(crate) enum Policy {
         /// Policy file; `-` is standard input.
         file: PathBuf,
     },
+    /// Ask this engine what was recorded of the reference engine, and compare.
+    Replay(PolicyCorpus),
 }
 
 /// `caveau attest`.

@@ -8,5 +8,6 @@ pub(crate) mod image;
 pub(crate) mod layer;
 pub(crate) mod measure;
 pub(crate) mod policy;
+pub(crate) mod policy_corpus;
 pub(crate) mod run;
 pub(crate) mod verify;

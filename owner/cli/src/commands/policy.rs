@@ -33,6 +33,7 @@ pub(crate) fn run(command: args::Policy, json: bool, quiet: bool) -> Result<Outc
             }
             Ok(Outcome::Done)
         }
+        args::Policy::Replay(command) => super::policy_corpus::run(&command),
     }
 }
 
