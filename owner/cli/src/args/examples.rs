@@ -111,8 +111,18 @@ pub(super) const POLICY_REPLAY: &str = "Examples:
   caveau policy replay web.rego requests.jsonl
   caveau policy replay web.rego requests.jsonl --amend better.rego --only 7
   caveau policy replay web.rego requests.jsonl --json      a line for each request
+  caveau policy replay --corpus mount.jsonl.gz container.jsonl.gz > decisions.jsonl
 
-Exit codes: 0 all is allowed (with --amend: by the policy that was written), 1 something is denied, 2 failure.";
+Exit codes: 0 all is allowed (with --amend: by the policy that was written), 1 something is denied, 2 failure.
+
+With --corpus, standard output has a line for each decision, in the files' order:
+  {\"s\":…,\"n\":…,\"rule\":…,\"allowed\":…,\"env_list\":…,\"caps_list\":…,\"allow_stdio_access\":…,\"metadata\":…}
+  s is the session, n the line within it: the line that starts the session is 0, and every line of the session counts.
+  A field is null where the rule does not say it. add_module, parameters and allowed_ledgers are there where the rule
+  says them, and error where it cannot be evaluated.
+Standard error has each decision that differs from the recorded one, what was assumed because the record lacks it,
+and last \"N of M decisions agree\", M being the lines that hold a result.
+Exit codes: 0 where M is not 0 and all agree, 1 where one differs or no line holds a result, 2 where a file cannot be read.";
 
 /// `caveau attest`.
 pub(super) const ATTEST: &str = "Examples:

@@ -62,13 +62,19 @@ pub(crate) enum Policy {
         #[arg(long, value_enum)]
         to: ConvertTo,
     },
-    /// Ask recorded requests of a policy, and say what would have to change.
+    /// Ask recorded requests of a policy and say what would have to change, or ask what another engine decided again.
     #[command(after_help = examples::POLICY_REPLAY)]
     Replay {
         /// Policy: Rego, base64 of it, or an ARM template with one group.
-        file: PathBuf,
+        #[arg(required_unless_present = "corpus")]
+        file: Option<PathBuf>,
         /// Requests, as `run --record` keeps them; `-` is standard input.
-        requests: PathBuf,
+        #[arg(required_unless_present = "corpus")]
+        requests: Option<PathBuf>,
+        /// Recorded decisions of the reference engine, with their policies: JSON Lines, with gzip or without. Each query of a
+        /// `data.policy.<enforcement point>` becomes one JSON line.
+        #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["file", "requests", "amend"])]
+        corpus: Vec<PathBuf>,
         /// Write the policy here with the smallest changes made, as many as it takes to allow the requests. Look at them first:
         /// what was denied may have been somebody's lie.
         #[arg(long, value_name = "FILE")]

@@ -9,7 +9,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use caveau_policy::{MAX_TEXT, Policy, PolicyDigest, generate, open_points};
 
-use crate::{args, commands::policy_tools, container, exit::Outcome, fetch, ui};
+use crate::{
+    args,
+    commands::{policy_corpus, policy_tools},
+    container,
+    exit::Outcome,
+    fetch, ui,
+};
 
 /// Runs it.
 ///
@@ -40,8 +46,10 @@ pub(crate) fn run(command: args::Policy, json: bool, quiet: bool) -> Result<Outc
         args::Policy::Explain { file } => policy_tools::explain(&file, json),
         args::Policy::Diff { a, b } => policy_tools::diff(&a, &b, json),
         args::Policy::Convert { file, to } => policy_tools::convert(&file, to, json, quiet),
-        args::Policy::Replay { file, requests, amend, only } => {
-            policy_tools::replay(&file, &requests, amend.as_deref().map(|output| (output, &only[..])), json)
+        args::Policy::Replay { corpus, .. } if !corpus.is_empty() => policy_corpus::run(&corpus),
+        args::Policy::Replay { file, requests, amend, only, .. } => {
+            let given = file.zip(requests).context("a policy and requests are needed")?;
+            policy_tools::replay(&given.0, &given.1, amend.as_deref().map(|output| (output, &only[..])), json)
         }
     }
 }
