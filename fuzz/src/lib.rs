@@ -9,6 +9,7 @@
 mod archives;
 mod endorsement;
 mod fixtures;
+mod fragments;
 mod host;
 mod images;
 mod launch;
@@ -57,6 +58,7 @@ pub const TARGETS: &[Target] = &[
     host::LOG_FILE,
     images::MANIFEST,
     launch::OVMF,
+    fragments::POLICY_FRAGMENT,
     policies::POLICY_REQUESTS,
     policies::POLICY_TEXT,
     processor::PROCESSOR_LINK,

@@ -12,9 +12,10 @@
 //!
 //! Trusts the policy's text once its digest is HOST_DATA, and what the guest itself states about a process (user, groups,
 //! profile hash). Promises that a [`Permit`] exists only for what the policy allows in the present state, that state changes
-//! only when an act is settled as done, and that a denial names what differed. Refuses documents that are not
-//! `package policy`, malformed, nested too deep, longer than [`MAX_TEXT`], without versions or for a newer framework, and,
-//! under every policy, to reuse a container's identifier or to unmount what is in use.
+//! only when an act is settled as done, and that a denial names what differed. Fragments bring more policy: their signatures
+//! are checked elsewhere, and what they say counts as far as the policy's rule for them includes it. Refuses documents that
+//! are not `package policy`, malformed, nested too deep, longer than [`MAX_TEXT`], without versions or for a newer framework,
+//! and, under every policy, to reuse a container's identifier or to unmount what is in use.
 //!
 //! ```
 //! use caveau_policy::{Enforcer, HostData, PolicyDigest, request};

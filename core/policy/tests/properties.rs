@@ -117,6 +117,68 @@ proptest! {
     }
 }
 
+/// A policy that lets the fragment `f` of `i` bring containers.
+fn policy_with_fragment(parameters: &serde_json::Value) -> Enforcer {
+    let rule = serde_json::json!([{"issuer": "i", "feed": "f", "minimum_svn": 3, "includes": ["containers"],
+        "parameters": parameters}]);
+    let text = format!(
+        "package policy\napi_version := \"0.12.0\"\nframework_version := \"0.5.0\"\nfragments := {rule}\n\
+         load_fragment := data.framework.load_fragment\nmount_device := data.framework.mount_device\n"
+    );
+    Enforcer::new(&text, &HostData::new(*PolicyDigest::of(&text).as_bytes())).unwrap()
+}
+
+fn fragment(text: String, header_svn: Option<i64>) -> request::LoadFragment {
+    let [issuer, feed] = ["i", "f"].map(str::to_owned);
+    request::LoadFragment { issuer, feed, header_svn, receipts: Vec::new(), text }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever a parameter's value is, it arrives as it is and stays in its place.
+    #[test]
+    fn parameters_arrive_as_they_are(hash in "[0-9a-f]{64}", other in "\\PC{0,20}|[\"\\\\\n\t\u{1}-\u{1f}{}$%`]{0,9}") {
+        let mut enforcer = policy_with_fragment(&serde_json::json!({"hash": hash, "other": other}));
+        let text = format!(
+            "package x\nframework_version := \"0.5.0\"\nsvn := 3\n\
+             containers := [{{\"layers\": [parameter(\"hash\")]}} | parameter(\"other\") == {}]\n",
+            serde_json::json!(other)
+        );
+        let granted = enforcer.load_fragment(&fragment(text, None)).unwrap();
+        enforcer.settle(granted.pending, Outcome::Done);
+        let layer = request::MountDevice { target: Platform::layer_target(0), device_hash: hash };
+        prop_assert!(enforcer.mount_device(&layer).is_ok());
+    }
+
+    /// Versions count as numbers, wherever they stand.
+    #[test]
+    fn a_fragment_is_loaded_from_its_least_version_on(own in proptest::option::of(0_i64..7), header in proptest::option::of(0_i64..7), text in any::<bool>()) {
+        let svn = own.map(|own| if text { format!("svn := \"{own}\"") } else { format!("svn := {own}") });
+        let text = format!("package x\nframework_version := \"0.5.0\"\n{}\n", svn.unwrap_or_default());
+        let allowed = match (own, header) {
+            (Some(own), Some(header)) => own == header && own >= 3,
+            (Some(version), None) | (None, Some(version)) => version >= 3,
+            (None, None) => false,
+        };
+        let answer = policy_with_fragment(&serde_json::json!({})).load_fragment(&fragment(text, header));
+        prop_assert_eq!(answer.is_ok(), allowed);
+        prop_assert!(answer.err().is_none_or(|denial| denial.reasons.iter().all(|reason| reason.field == Field::Svn)));
+    }
+
+    #[test]
+    fn no_fragment_brings_the_engine_down(text in "\\PC{0,60}", rule in "[a-z_:=\\[\\]{}\"., \n()]{0,60}") {
+        let mut enforcer = policy_with_fragment(&serde_json::json!({}));
+        for text in [text, format!("package x\nframework_version := \"0.5.0\"\nsvn := 3\ncontainers := [{rule}]")] {
+            if let Ok(granted) = enforcer.load_fragment(&fragment(text, None)) {
+                enforcer.settle(granted.pending, Outcome::Done);
+            }
+        }
+        let layer = request::MountDevice { target: Platform::layer_target(0), device_hash: "0".repeat(64) };
+        prop_assert!(enforcer.mount_device(&layer).is_err());
+    }
+}
+
 /// The parser recurses; what would exhaust its stack is refused before, and what is not refused fits.
 #[test]
 fn piled_up_expressions_are_refused_or_fit() {
