@@ -168,7 +168,7 @@ impl<'a> Certificate<'a> {
     /// Whom it is of, for messages: the common name in printable characters, or the first attribute, or "no name".
     #[must_use]
     pub fn show_subject(&self) -> String {
-        let common = self.attributes.iter().filter(|attribute| attribute.oid == [0x55, 0x04, 0x03]).next_back();
+        let common = self.attributes.iter().rfind(|attribute| attribute.oid == [0x55, 0x04, 0x03]);
         let text = common.or(self.attributes.last()).and_then(|attribute| attribute.value);
         let Some(text) = text else { return "no name".to_owned() };
         text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(128).collect()
