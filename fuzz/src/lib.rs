@@ -8,6 +8,7 @@
 
 mod archives;
 mod endorsement;
+mod envelopes;
 mod fixtures;
 mod fragments;
 mod host;
@@ -45,8 +46,11 @@ pub const TARGETS: &[Target] = &[
     archives::ARCHIVE_IMAGE,
     images::ARCHIVE_MANIFEST,
     archives::ARCHIVE_TAR,
+    envelopes::CBOR,
     endorsement::CERTIFICATE,
     endorsement::CERTIFICATE_TABLE,
+    envelopes::DID_X509,
+    envelopes::ENVELOPE,
     endorsement::EVIDENCE_FILE,
     processor::GUEST_LINK,
     host::GUEST_MANIFEST,
@@ -68,7 +72,9 @@ pub const TARGETS: &[Target] = &[
     registry::REGISTRY_ANSWERS,
     endorsement::REPORT,
     endorsement::REVOCATION_LIST,
+    envelopes::SIGNED_ENVELOPE,
     signed::SIGNED_EVIDENCE,
+    envelopes::SIGNER_CERTIFICATE,
     messages::SP_FRAME,
     messages::SP_MESSAGE,
     layers::SUPERBLOCK,

@@ -1,8 +1,10 @@
-//! Writing DER (ITU-T X.690): just what certificates and revocation lists need.
+//! Writing DER (ITU-T X.690): just what certificates and revocation lists need. What is handed in as content is written as it is.
 
 use crate::time::Timestamp;
 
-fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+/// An element with this one-byte tag, of parts one after the other.
+#[must_use]
+pub fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let bytes = length.to_be_bytes();
     let significant = bytes.iter().position(|&byte| byte != 0).and_then(|first| bytes.get(first..)).unwrap_or(&[]);
@@ -19,54 +21,77 @@ fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-pub(crate) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+/// A SEQUENCE of encoded parts.
+#[must_use]
+pub fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     tlv(0x30, parts)
 }
 
-pub(crate) fn set(content: &[u8]) -> Vec<u8> {
+/// A SET with this content.
+#[must_use]
+pub fn set(content: &[u8]) -> Vec<u8> {
     tlv(0x31, &[content])
 }
 
 /// An explicit context-specific tag around `content`.
-pub(crate) fn context(number: u8, content: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn context(number: u8, content: &[u8]) -> Vec<u8> {
     tlv(0xa0 | number, &[content])
 }
 
-pub(crate) fn boolean(value: bool) -> Vec<u8> {
+/// A BOOLEAN.
+#[must_use]
+pub fn boolean(value: bool) -> Vec<u8> {
     tlv(0x01, &[&[if value { 0xff } else { 0 }]])
 }
 
 /// A non-negative INTEGER: no more bytes than needed, a leading zero where the highest bit is set.
-pub(crate) fn uint(value: u64) -> Vec<u8> {
-    let bytes = value.to_be_bytes();
-    let first = bytes.iter().position(|&byte| byte != 0).unwrap_or(7);
-    let digits = bytes.get(first..).unwrap_or(&[]);
+#[must_use]
+pub fn uint(value: u64) -> Vec<u8> {
+    big_uint(&value.to_be_bytes())
+}
+
+/// The same of any length, big-endian, with or without leading zeros; 0 of no bytes.
+#[must_use]
+pub fn big_uint(bytes: &[u8]) -> Vec<u8> {
+    let digits = bytes.iter().position(|&byte| byte != 0).and_then(|first| bytes.get(first..)).unwrap_or(&[0]);
     let sign: &[u8] = if digits.first().is_some_and(|&byte| byte >= 0x80) { &[0] } else { &[] };
     tlv(0x02, &[sign, digits])
 }
 
-pub(crate) fn bit_string(content: &[u8]) -> Vec<u8> {
+/// A BIT STRING of whole bytes.
+#[must_use]
+pub fn bit_string(content: &[u8]) -> Vec<u8> {
     tlv(0x03, &[&[0], content])
 }
 
-pub(crate) fn octet_string(content: &[u8]) -> Vec<u8> {
+/// An OCTET STRING.
+#[must_use]
+pub fn octet_string(content: &[u8]) -> Vec<u8> {
     tlv(0x04, &[content])
 }
 
-pub(crate) fn object_id(content: &[u8]) -> Vec<u8> {
+/// An OBJECT IDENTIFIER, given as its contents.
+#[must_use]
+pub fn object_id(content: &[u8]) -> Vec<u8> {
     tlv(0x06, &[content])
 }
 
-pub(crate) fn text(value: &str) -> Vec<u8> {
+/// A UTF8String.
+#[must_use]
+pub fn text(value: &str) -> Vec<u8> {
     tlv(0x0c, &[value.as_bytes()])
 }
 
-pub(crate) fn ia5_text(value: &str) -> Vec<u8> {
+/// An IA5String; whether the text is ASCII is for the caller to see to.
+#[must_use]
+pub fn ia5_text(value: &str) -> Vec<u8> {
     tlv(0x16, &[value.as_bytes()])
 }
 
 /// UTCTime up to 2049, GeneralizedTime from 2050 on (RFC 5280, 4.1.2.5).
-pub(crate) fn time(at: Timestamp) -> Vec<u8> {
+#[must_use]
+pub fn time(at: Timestamp) -> Vec<u8> {
     let digits: String = at.to_string().chars().filter(|c| !matches!(c, '-' | ':' | 'T')).collect();
     match digits
         .strip_prefix("19")

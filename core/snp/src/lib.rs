@@ -36,7 +36,7 @@ mod chain;
 pub mod check;
 pub mod claims;
 pub mod crl;
-mod der;
+pub mod der;
 pub mod examine;
 mod expectations;
 mod hex_bytes;
