@@ -54,8 +54,8 @@ pub const APPRAISAL: [&str; 23] = [
     "measurement",
 ];
 
-/// The checks without which evidence is "authentic, not appraised".
-pub const CONCLUSIVE: [&str; 3] = ["nonce", "policy", "measurement"];
+/// The checks without which evidence is "authentic, not appraised", as far as its kind has them.
+pub const CONCLUSIVE: [&str; 4] = ["nonce", "policy", "measurement", "pcrs"];
 
 /// Appraises `claims`: one check for each of [`APPRAISAL`].
 #[must_use]
