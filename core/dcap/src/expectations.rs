@@ -23,6 +23,8 @@ pub struct Expectations {
     pub domains: Option<Vec<TdIdentity>>,
     /// Enclaves that may run, any of them.
     pub enclaves: Option<Vec<EnclaveIdentity>>,
+    /// Whether there must be revocation lists; the profile's rule where nothing is said.
+    pub require_crl: Option<bool>,
     /// MRSERVICETD; zero where nothing is said.
     pub service_td: Option<Hex<48>>,
 }

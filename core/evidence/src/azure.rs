@@ -23,7 +23,7 @@ use caveau_snp::appraisal::{Appraisal, Kind};
 use caveau_snp::appraise::{Attached, Expectations, Profile, appraise, not_appraised};
 use caveau_snp::check::{Check, Refusal};
 use caveau_snp::claims::{Claims, TeeClass};
-use caveau_snp::examine::{Endorsed, examine, sha256};
+use caveau_snp::examine::{Endorsed, Rules, examine, sha256};
 use caveau_snp::time::Timestamp;
 pub use hcl::{HclError, HclKind, HclReport};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ pub use vtpm::{TpmError, TpmQuote};
 
 use crate::amd::Amd;
 use crate::certificates::Certificates;
-use crate::intel::{quote_rules, verify_quote};
+use crate::intel::verify_quote;
 use crate::judgement::{Judgement, Subject};
 use crate::pem;
 use crate::verified::Verified;
@@ -270,7 +270,7 @@ pub struct AzureVerification {
 
 /// Verifies that this evidence is of a confidential VM of Azure's: from the processor's root to the registers of its TPM.
 #[must_use]
-pub fn verify_azure(evidence: &AzureEvidence, profile: Profile, at: Timestamp, crl_at_least: u64) -> AzureVerification {
+pub fn verify_azure(evidence: &AzureEvidence, rules: &Rules) -> AzureVerification {
     let parsed = HclReport::parse(&evidence.hcl_report);
     let hcl = match parsed {
         Ok(hcl) => hcl,
@@ -281,7 +281,7 @@ pub fn verify_azure(evidence: &AzureEvidence, profile: Profile, at: Timestamp, c
     };
     let name = if hcl.kind == HclKind::Snp { "SEV-SNP" } else { "TDX" };
     let mut checks = vec![Check::from_result("hcl-report", Ok(format!("a paravisor's report on {name}")))];
-    let (report_data, processor) = processor(evidence, &hcl, &mut checks, profile, at, crl_at_least);
+    let (report_data, processor) = processor(evidence, &hcl, &mut checks, rules);
     checks.push(Check::from_result("runtime-claims", bound(&hcl, report_data.as_ref())));
     let claims: Result<HclClaims, _> = serde_json::from_slice(hcl.claims);
     let key = match &claims {
@@ -311,9 +311,7 @@ fn processor(
     evidence: &AzureEvidence,
     hcl: &HclReport<'_>,
     checks: &mut Vec<Check>,
-    profile: Profile,
-    at: Timestamp,
-    crl_at_least: u64,
+    rules: &Rules,
 ) -> (Option<[u8; 64]>, Option<Processor>) {
     if hcl.kind == HclKind::Snp {
         let Certificates { vek, intermediate, root, crl } = &evidence.certificates;
@@ -324,8 +322,7 @@ fn processor(
             root: root.as_deref().unwrap_or_default(),
             crl: crl.as_deref(),
         };
-        let rules = caveau_snp::examine::Rules { crl_at_least, ..profile.rules(at) };
-        let (made, claims) = examine(&Amd, &endorsed, &rules).into_parts();
+        let (made, claims) = examine(&Amd, &endorsed, rules).into_parts();
         checks.extend(made);
         let report_data = caveau_snp::report::Report::parse(hcl.report).ok().map(|report| report.fields().report_data);
         return (report_data, claims.map(|claims| Processor::Snp(Box::new(claims))));
@@ -336,7 +333,8 @@ fn processor(
         checks.push(Check::from_result("quote", Err(Refusal::new("quote-missing", sentence))));
         return (hcl.td_report_data().copied(), None);
     };
-    let verification = verify_quote(quote, &evidence.collateral, &quote_rules(profile, at));
+    let verification =
+        verify_quote(quote, &evidence.collateral, &caveau_dcap::Rules { at: rules.at, require_crl: rules.require_crl });
     checks.extend(verification.checks);
     let report_data = caveau_dcap::Quote::parse(quote).ok().map(|quote| quote.body.report_data().0);
     (report_data, verification.verified.map(|claims| Processor::Tdx(Box::new(claims.into_inner()))))
@@ -408,7 +406,7 @@ pub fn judge_azure(
     profile: Profile,
     at: Timestamp,
 ) -> Judgement {
-    let verification = verify_azure(evidence, profile, at, expected.snp.least_crl_number);
+    let verification = verify_azure(evidence, &expected.snp.rules(profile, at));
     let mut checks = verification.checks;
     let is_tdx = HclReport::parse(&evidence.hcl_report).is_ok_and(|hcl| hcl.kind == HclKind::Tdx);
     let appraised = match verification.verified.as_deref().map(|claims| &claims.processor) {

@@ -64,7 +64,9 @@ pub fn judge_quote(
     profile: Profile,
     at: Timestamp,
 ) -> Judgement {
-    let verification = verify_quote(quote, collateral, &quote_rules(profile, at));
+    let of_profile = quote_rules(profile, at);
+    let rules = Rules { require_crl: expected.require_crl.unwrap_or(of_profile.require_crl), ..of_profile };
+    let verification = verify_quote(quote, collateral, &rules);
     let mut checks = verification.checks;
     let parsed = Quote::parse(quote).ok();
     checks.extend(match &verification.verified {

@@ -4,6 +4,7 @@ use caveau_snp::appraisal::Appraisal;
 use serde::Serialize;
 
 use crate::azure::AzureClaims;
+use crate::token::TokenClaims;
 
 /// A judgement of evidence of any kind, as `--json` shows it. It reports; it proves nothing to code.
 pub type Judgement = Appraisal<Subject>;
@@ -18,6 +19,8 @@ pub enum Subject {
     Quote(Box<caveau_dcap::Claims>),
     /// A guest of SEV-SNP.
     Snp(Box<caveau_snp::claims::Claims>),
+    /// What another verifier found.
+    Token(Box<TokenClaims>),
 }
 
 /// The judgement of a report of SEV-SNP among those of other kinds.

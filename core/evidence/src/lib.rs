@@ -38,8 +38,11 @@ mod certificates;
 mod file;
 mod intel;
 mod judgement;
+mod names;
 mod pem;
+mod recognise;
 mod revocation;
+pub mod token;
 mod verified;
 
 pub use appraisal_policy::{
@@ -66,6 +69,8 @@ pub use certificates::{Certificates, CertificatesError};
 pub use file::{Evidence, EvidenceError, MAX_EVIDENCE_BYTES, Tee};
 pub use intel::{QuoteVerification, judge_quote, quote_rules, verify_quote};
 pub use judgement::{Judgement, Subject, snp_judgement};
+pub use names::{azure_claims, ear};
 pub use pem::certificates as certificates_from_pem;
+pub use recognise::{AnyEvidence, NotRecognised, SnpBundle, recognise};
 pub use revocation::OwnLists;
 pub use verified::{Verification, Verified, judge, verify};

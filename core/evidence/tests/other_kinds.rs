@@ -171,7 +171,7 @@ fn expectations_of_a_trust_domain_decide() {
 const AT: &str = "2026-11-23T12:00:00Z";
 
 fn verified(evidence: &AzureEvidence) -> AzureVerification {
-    verify_azure(evidence, Profile::Baseline, AT.parse().unwrap(), 0)
+    verify_azure(evidence, &Profile::Baseline.rules(AT.parse().unwrap()))
 }
 
 #[test]
