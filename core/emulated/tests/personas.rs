@@ -170,7 +170,7 @@ fn each_branch_of_the_appraisal_has_its_code() {
     ];
     let (base, expectations) = expected();
     let tcb = Some(Tcb { snp: 24, ..Tcb::default() });
-    let minima = vec![Minimum { product: Product::Software, tcb, firmware: None }];
+    let minima = vec![Minimum { product: Product::Software, tcb, firmware: None, as_of: None }];
     let expectations = Expectations { minima, ..expectations };
     for (code, change) in changes {
         let mut persona = base.clone();

@@ -4,12 +4,18 @@
 //! error: an expectation that is not understood must not be passed over. [`EXAMPLE`] has every field. The nonce is not in it,
 //! since it is fresh each time.
 
+mod other;
+
+use std::collections::BTreeMap;
+use std::mem::take;
+
 use caveau_snp::Hex;
 use caveau_snp::appraise::{Expectations, ExpectedBits, ExpectedGuestPolicy, Minimum, Profile};
 use caveau_snp::bits::{GuestPolicy, NotABit, PlatformInfo};
 use caveau_snp::product::{Product, ProductLine};
 use caveau_snp::report::FirmwareVersion;
 use caveau_snp::tcb::Tcb;
+use caveau_snp::time::Timestamp;
 use serde::Deserialize;
 
 /// Largest appraisal policy.
@@ -23,8 +29,16 @@ const FORMAT: &str = "caveau-appraisal-policy/1";
 pub struct AppraisalPolicy {
     /// How strict to be, where it says so.
     pub profile: Option<Profile>,
-    /// What is expected.
+    /// What is expected of SEV-SNP.
     pub expectations: Expectations,
+    /// What is expected of TDX and SGX.
+    pub intel: caveau_dcap::Expectations,
+    /// Values that registers of the TPM of a confidential VM of Azure's must have.
+    pub registers: Option<BTreeMap<usize, Hex<32>>>,
+    /// What the paravisor of such a VM must say of its set-up.
+    pub vm_configuration: BTreeMap<String, serde_json::Value>,
+    /// Verifiers whose tokens are believed.
+    pub issuers: Option<Vec<String>>,
 }
 
 /// Why a file is no appraisal policy.
@@ -59,6 +73,8 @@ struct File {
     profile: Option<Profile>,
     product_lines: Option<Lines>,
     #[serde(default)]
+    denied_product_lines: Vec<String>,
+    #[serde(default)]
     chips: Chips,
     provider: Option<String>,
     #[serde(default)]
@@ -71,6 +87,16 @@ struct File {
     guest: Guest,
     #[serde(default)]
     revocation: Revocation,
+    #[serde(default)]
+    intel: other::Intel,
+    #[serde(default)]
+    tdx: other::Tdx,
+    #[serde(default)]
+    sgx: other::Sgx,
+    #[serde(default)]
+    azure: other::Azure,
+    #[serde(default)]
+    tokens: other::Tokens,
 }
 
 /// The lines that may be used: those that are named.
@@ -88,6 +114,7 @@ struct Lines {
 struct Line {
     #[serde(rename = "notes")]
     _notes: Option<String>,
+    as_of: Option<String>,
     least_tcb: Option<Levels>,
     least_firmware: Option<String>,
 }
@@ -165,6 +192,7 @@ struct Guest {
 struct Revocation {
     #[serde(default)]
     least_number: u64,
+    required: Option<bool>,
 }
 
 /// Only what tells formats apart.
@@ -186,9 +214,14 @@ impl AppraisalPolicy {
         if format != FORMAT {
             return Err(AppraisalPolicyError::Format(format.chars().take(64).collect()));
         }
-        let file: File = serde_json::from_slice(json).map_err(AppraisalPolicyError::Json)?;
+        let mut file: File = serde_json::from_slice(json).map_err(AppraisalPolicyError::Json)?;
         let profile = file.profile;
-        Ok(Self { profile, expectations: file.expectations()? })
+        let require_crl = file.revocation.required;
+        let intel = other::intel(take(&mut file.intel), take(&mut file.tdx), take(&mut file.sgx))?;
+        let intel = caveau_dcap::Expectations { require_crl, ..intel };
+        let (registers, vm_configuration) = take(&mut file.azure).read()?;
+        let issuers = take(&mut file.tokens).issuers;
+        Ok(Self { profile, expectations: file.expectations()?, intel, registers, vm_configuration, issuers })
     }
 }
 
@@ -197,6 +230,15 @@ impl File {
         let Guest { policy_digest, measurements, vmpl, id_keys, author_keys, family_id, image_id, .. } = self.guest;
         if vmpl > 3 {
             return Err(refuse("guest.vmpl", format!("{vmpl} is no privilege level, expected 0 to 3")));
+        }
+        if let (Some(lines), false) = (&self.product_lines, self.denied_product_lines.is_empty()) {
+            let denied = denied_lines(&self.denied_product_lines)?;
+            if lines.named().iter().any(|product| denied.contains(product)) {
+                return Err(refuse(
+                    "denied_product_lines",
+                    "a line is both among those that may be used and those that may not".to_owned(),
+                ));
+            }
         }
         let (product_lines, minima) = self.product_lines.map(Lines::read).transpose()?.unzip();
         let chips = |field, list: Vec<String>| list.iter().map(|text| chip(field, text)).collect::<Result<_, _>>();
@@ -213,6 +255,7 @@ impl File {
             allow_masked_chip: self.chips.allow_masked,
             allow_provisional_firmware: self.firmware.allow_provisional,
             product_lines,
+            denied_product_lines: denied_lines(&self.denied_product_lines)?,
             minima: minima.unwrap_or_default(),
             provider: self.provider,
             mitigations: number("firmware.mitigations", self.firmware.mitigations.as_deref())?.unwrap_or(0),
@@ -223,11 +266,23 @@ impl File {
             least_guest_svn: self.guest.least_svn,
             report_id: self.guest.report_id,
             least_crl_number: self.revocation.least_number,
+            require_crl: self.revocation.required,
         })
     }
 }
 
 impl Lines {
+    /// The lines that are named.
+    fn named(&self) -> Vec<Product> {
+        let lines = [
+            (Product::Line(ProductLine::Milan), self.milan.is_some()),
+            (Product::Line(ProductLine::Genoa), self.genoa.is_some()),
+            (Product::Line(ProductLine::Turin), self.turin.is_some()),
+            (Product::Software, self.software.is_some()),
+        ];
+        lines.into_iter().filter_map(|(product, named)| named.then_some(product)).collect()
+    }
+
     /// The lines that may be used, and what is asked of their firmware.
     fn read(self) -> Result<(Vec<Product>, Vec<Minimum>), AppraisalPolicyError> {
         let lines = [
@@ -254,8 +309,19 @@ impl Line {
             Tcb { fmc, bootloader, tee, snp, microcode }
         });
         let firmware = self.least_firmware.as_deref().map(firmware).transpose()?;
-        Ok(Minimum { product, tcb, firmware })
+        let as_of = self.as_of.as_deref().map(str::parse::<Timestamp>).transpose();
+        let as_of = as_of.map_err(|error| refuse("product_lines", error.to_string()))?;
+        Ok(Minimum { product, tcb, firmware, as_of })
     }
+}
+
+/// The lines that may not be used.
+fn denied_lines(names: &[String]) -> Result<Vec<Product>, AppraisalPolicyError> {
+    let line = |name: &String| {
+        let shown: String = name.chars().take(64).collect();
+        Product::from_name(name).ok_or_else(|| refuse("denied_product_lines", format!("{shown:?} is no product line")))
+    };
+    names.iter().map(line).collect()
 }
 
 impl Policy {
@@ -338,105 +404,4 @@ fn refuse(field: &'static str, reason: String) -> AppraisalPolicyError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    fn parse(value: &Value) -> Result<AppraisalPolicy, AppraisalPolicyError> {
-        AppraisalPolicy::parse(value.to_string().as_bytes())
-    }
-
-    #[test]
-    fn nothing_but_a_format_asks_for_nothing() {
-        let policy = parse(&json!({ "format": FORMAT })).unwrap();
-        assert_eq!(policy, AppraisalPolicy::default());
-    }
-
-    /// Paths of all leaves: values that are neither objects nor notes.
-    fn leaves(value: &Value, path: &str, out: &mut Vec<String>) {
-        for (name, below) in value.as_object().unwrap() {
-            let path = format!("{path}/{name}");
-            match below {
-                Value::Object(fields) if !fields.is_empty() => leaves(below, &path, out),
-                _ if name == "notes" || name == "format" => {}
-                _ => out.push(path),
-            }
-        }
-    }
-
-    /// So the example has no field without effect, and shows none twice.
-    #[test]
-    fn each_field_of_the_example_makes_a_difference() {
-        let example: Value = serde_json::from_str(EXAMPLE).unwrap();
-        let whole = parse(&example).unwrap();
-        let mut paths = Vec::new();
-        leaves(&example, "", &mut paths);
-        for path in &paths {
-            let mut without = example.clone();
-            let (parent, name) = path.rsplit_once('/').unwrap();
-            without.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name);
-            assert_ne!(parse(&without).unwrap(), whole, "{path}");
-        }
-        println!("appraisal policy: {} fields, each with an effect", paths.len());
-        assert!(paths.len() >= 35, "{paths:?}");
-    }
-
-    #[test]
-    fn the_example_leaves_no_expectation_out() {
-        let Expectations { report_data, policy_digest, measurements, product_lines, chips, .. } =
-            AppraisalPolicy::parse(EXAMPLE.as_bytes()).unwrap().expectations;
-        assert!(report_data.is_none(), "the nonce is no standing expectation");
-        assert!(policy_digest.is_some() && measurements.is_some());
-        assert_eq!(product_lines.unwrap().len(), 4);
-        let [whole, turin] = chips.unwrap().try_into().unwrap();
-        assert_eq!((whole.0, turin.0[..8].to_vec(), turin.0[8..].to_vec()), ([0x11; 64], vec![0x22; 8], vec![0; 56]));
-    }
-
-    #[test]
-    fn what_is_not_understood_is_refused() {
-        let chip = "0".repeat(128);
-        for (fields, said) in [
-            (json!({ "profil": "strict" }), "failed to read"),
-            (json!({ "profile": "lax" }), "failed to read"),
-            (json!({ "product_lines": { "Rome": {} } }), "failed to read"),
-            (json!({ "product_lines": { "Milan": { "least_tcb": { "fmc": 1 } } } }), "Milan has no FMC"),
-            (json!({ "product_lines": { "Milan": { "least_tcb": { "ucode": 1 } } } }), "failed to read"),
-            (json!({ "product_lines": { "Milan": { "least_tcb": { "snp": 256 } } } }), "failed to read"),
-            (json!({ "product_lines": { "Milan": { "least_firmware": "1.55" } } }), "\"1.55\" is no version"),
-            (json!({ "chips": { "allow": ["11"] } }), "`chips.allow`: `11` is no chip ID"),
-            (json!({ "chips": { "deny": [chip] } }), "names no chip"),
-            (json!({ "firmware": { "mitigations": "one" } }), "`firmware.mitigations`: \"one\" is no number"),
-            (json!({ "platform_info": { "required": ["smt"] } }), "`smt` is none of the bits"),
-            (json!({ "platform_info": { "required": ["smt_on"], "forbidden": ["smt_on"] } }), "both required and"),
-            (json!({ "guest_policy": { "exact": "0x30000", "forbidden": ["smt_allowed"] } }), "contradicts"),
-            (json!({ "guest_policy": { "exact": "0x20000", "required": ["smt_allowed"] } }), "contradicts"),
-            (json!({ "guest_policy": { "least_abi": "1" } }), "\"1\" is no ABI"),
-            (json!({ "guest": { "vmpl": 4 } }), "4 is no privilege level"),
-            (json!({ "guest": { "policy_digest": "AA" } }), "failed to read"),
-            (json!({ "format": "caveau-appraisal-policy/2" }), "has format `caveau-appraisal-policy/2`"),
-        ] {
-            let mut file = json!({ "format": FORMAT });
-            file.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-            let error = parse(&file).unwrap_err().to_string();
-            assert!(error.contains(said), "{fields}: {error}");
-        }
-        let twice = format!(r#"{{"format":"{FORMAT}","provider":"a","provider":"b"}}"#);
-        assert!(matches!(AppraisalPolicy::parse(twice.as_bytes()), Err(AppraisalPolicyError::Json(_))));
-        let long = vec![b' '; MAX_APPRAISAL_POLICY_BYTES + 1];
-        assert!(matches!(AppraisalPolicy::parse(&long), Err(AppraisalPolicyError::TooLong(_))));
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_a_policy_or_an_error(bytes in vec(any::<u8>(), 0..300)) {
-            let _ = AppraisalPolicy::parse(&bytes);
-        }
-
-        #[test]
-        fn any_text_is_a_chip_or_an_error(text in ".{0,130}") {
-            let _ = chip_id(&text);
-        }
-    }
-}
+mod tests;

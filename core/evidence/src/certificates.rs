@@ -47,6 +47,20 @@ pub enum CertificatesError {
 /// 92f81bc3-5811-4d3d-97ff-d19f88dc67ea: a revocation list in the certificate table.
 const CRL: CertificateId = CertificateId(0x92f8_1bc3_5811_4d3d_97ff_d19f_88dc_67ea_u128.to_be_bytes());
 
+/// AMD's roots, and their intermediates in force: `/vcek/v1/<line>/cert_chain` and `/vlek/v1/<line>/cert_chain`, DER. Being here
+/// makes none of them believed: the roots are told by their hashes.
+const BUILT_IN: [&[u8]; 9] = [
+    include_bytes!("../certificates/milan-ark.der"),
+    include_bytes!("../certificates/milan-ask.der"),
+    include_bytes!("../certificates/milan-asvk.der"),
+    include_bytes!("../certificates/genoa-ark.der"),
+    include_bytes!("../certificates/genoa-ask.der"),
+    include_bytes!("../certificates/genoa-asvk.der"),
+    include_bytes!("../certificates/turin-ark.der"),
+    include_bytes!("../certificates/turin-ask.der"),
+    include_bytes!("../certificates/turin-asvk.der"),
+];
+
 /// The host's certificates as Azure's THIM service gives them: PEM in JSON.
 #[derive(Deserialize)]
 struct Thim {
@@ -152,6 +166,25 @@ impl Certificates {
             root: one("root", self.root, other.root)?,
             crl: one("revocation list", self.crl, other.crl)?,
         })
+    }
+
+    /// These, and from AMD's own certificates, as its key distribution service gives them out, the intermediate that the
+    /// endorsement key's names and that one's root, where they are missing. They are judged like any that came along.
+    #[must_use]
+    pub fn with_built_in(mut self) -> Self {
+        let vek = self.vek.as_deref().and_then(|der| Certificate::parse(der).ok());
+        let own: Vec<Certificate<'_>> = BUILT_IN.iter().filter_map(|der| Certificate::parse(der).ok()).collect();
+        let named = |name: &[u8]| own.iter().find(|certificate| certificate.subject() == name);
+        if self.intermediate.is_none() {
+            let found = vek.and_then(|vek| named(vek.issuer()));
+            self.intermediate = found.map(|certificate| certificate.der().to_vec());
+        }
+        if self.root.is_none() {
+            let intermediate = self.intermediate.as_deref().and_then(|der| Certificate::parse(der).ok());
+            let found = intermediate.and_then(|intermediate| named(intermediate.issuer()));
+            self.root = found.map(|certificate| certificate.der().to_vec());
+        }
+        self
     }
 
     /// These, and what is missing from `other`.

@@ -1,8 +1,9 @@
-//! Evidence of SEV-SNP: read it, verify it to AMD's roots, appraise it against what its owner expects.
+//! Evidence of SEV-SNP, of Intel's TDX and SGX, and of Azure's confidential VMs: read it, verify it to the makers' roots, appraise
+//! it against what its owner expects.
 //!
-//! Trusts AMD's three root keys, by the SHA-256 of their certificates, and the caller's clock. Promises that a
-//! [`Verified<Claims>`] exists only where every check of [`caveau_snp::examine`] passed under one of those roots, and that no
-//! input makes it panic. Refuses every other root: there is no function, option or feature here that takes one, and
+//! Trusts AMD's three root keys and Intel's one, by the SHA-256 of their certificates, and the caller's clock. Promises that a
+//! [`Verified<Claims>`] exists only where every check of [`caveau_snp::examine`] (or [`caveau_dcap::examine`]) passed under one
+//! of those roots, and that no input makes it panic. Refuses every other root: there is no function, option or feature here that takes one, and
 //! evidence of the emulated processor is refused by name.
 //!
 //! ```text
@@ -32,17 +33,25 @@
 
 mod amd;
 mod appraisal_policy;
+pub mod azure;
 mod certificates;
 mod file;
+mod intel;
+mod judgement;
+mod names;
 mod pem;
+mod recognise;
 mod revocation;
+pub mod token;
 mod verified;
 
 pub use appraisal_policy::{
     AppraisalPolicy, AppraisalPolicyError, EXAMPLE as APPRAISAL_POLICY_EXAMPLE, MAX_APPRAISAL_POLICY_BYTES, chip_id,
 };
+pub use azure::{AzureEvidence, AzureExpectations, judge_azure, verify_azure};
+pub use caveau_dcap as dcap;
 pub use caveau_snp::Hex;
-pub use caveau_snp::appraisal::{Appraisal, Outcome};
+pub use caveau_snp::appraisal::{Appraisal, Kind, Outcome};
 pub use caveau_snp::appraise::{
     Attached, Expectations, ExpectedBits, ExpectedGuestPolicy, ExpectedReportData, Minimum, Profile,
 };
@@ -58,6 +67,10 @@ pub use caveau_snp::tcb::Tcb;
 pub use caveau_snp::time::Timestamp;
 pub use certificates::{Certificates, CertificatesError};
 pub use file::{Evidence, EvidenceError, MAX_EVIDENCE_BYTES, Tee};
+pub use intel::{QuoteVerification, judge_quote, quote_rules, verify_quote};
+pub use judgement::{Judgement, Subject, snp_judgement};
+pub use names::{azure_claims, ear};
 pub use pem::certificates as certificates_from_pem;
+pub use recognise::{AnyEvidence, NotRecognised, SnpBundle, recognise};
 pub use revocation::OwnLists;
 pub use verified::{Verification, Verified, judge, verify};

@@ -12,7 +12,8 @@ use caveau_snp::time::Timestamp;
 use crate::amd::Amd;
 use crate::file::{Evidence, Tee};
 
-/// Something that was verified to a hardware root. Only [`verify`] makes one.
+/// Something that was verified to a hardware root. Only [`verify`], [`crate::verify_quote`] and
+/// [`crate::verify_azure`] make one.
 ///
 /// ```compile_fail
 /// let forged = caveau_evidence::Verified(());
@@ -21,6 +22,11 @@ use crate::file::{Evidence, Tee};
 pub struct Verified<T>(T);
 
 impl<T> Verified<T> {
+    /// The proof. For the functions of this crate that end a verification in which no check failed.
+    pub(crate) const fn new(claims: T) -> Self {
+        Self(claims)
+    }
+
     /// What was verified, without the proof.
     #[must_use]
     pub fn into_inner(self) -> T {

@@ -75,7 +75,7 @@ static FORGER: LazyLock<Forger> = LazyLock::new(|| Forger {
 /// A genuine certificate with another key of the same kind in it, signed by `issuer`: all names and extensions stay.
 fn forge(genuine: &[u8], public_key: &[u8], issuer: &RsaKeyPair) -> Vec<u8> {
     let certificate = Certificate::parse(genuine).unwrap();
-    let (PublicKey::P384(old) | PublicKey::Rsa4096(old)) = certificate.public_key();
+    let (PublicKey::P256(old) | PublicKey::P384(old) | PublicKey::Rsa4096(old)) = certificate.public_key();
     let mut forged = replace(genuine, old, public_key);
     let signature_at = forged.len() - 512;
     // SEQUENCE header of four bytes, then the signed part, whose own header has four bytes too.

@@ -12,9 +12,11 @@ use crate::time::Timestamp;
 /// A judgement, as `--json` shows it. It reports; it proves nothing to code.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
-pub struct Appraisal {
+pub struct Appraisal<C = Claims> {
     /// The format of this judgement as JSON.
     pub format: &'static str,
+    /// What kind of evidence was judged.
+    pub kind: Kind,
     /// What it comes to.
     pub outcome: Outcome,
     /// The outcome in words.
@@ -25,12 +27,43 @@ pub struct Appraisal {
     pub profile: Profile,
     /// The time for which it holds.
     pub at: Timestamp,
-    /// SHA-256 of the report that was judged.
+    /// SHA-256 of the report, quote or token that was judged.
     pub report_sha256: Hex<32>,
     /// Every check, in the order made.
     pub checks: Vec<Check>,
     /// What the evidence says, where it is authentic.
-    pub claims: Option<Claims>,
+    pub claims: Option<C>,
+}
+
+/// Kinds of evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A confidential VM of Azure's on SEV-SNP: a report with the quote of its virtual TPM.
+    AzureSnpVm,
+    /// The same on TDX.
+    AzureTdxVm,
+    /// A quote of an enclave.
+    SgxQuote,
+    /// A report of SEV-SNP.
+    SnpReport,
+    /// A quote of a trust domain.
+    TdxQuote,
+    /// What another verifier found, signed by it.
+    Token,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::AzureSnpVm => "a confidential VM of Azure's on SEV-SNP",
+            Self::AzureTdxVm => "a confidential VM of Azure's on TDX",
+            Self::SgxQuote => "a quote of an SGX enclave",
+            Self::SnpReport => "a report of SEV-SNP",
+            Self::TdxQuote => "a quote of a TDX trust domain",
+            Self::Token => "a token of another verifier",
+        })
+    }
 }
 
 /// What a judgement comes to.
@@ -64,10 +97,32 @@ impl Appraisal {
             Some(claims) => appraise(claims, attached, expected, profile),
             None => not_appraised(),
         });
+        Self::of(Kind::SnpReport, (tee_class, profile, at), report_sha256, checks, claims)
+    }
+}
+
+impl<C> Appraisal<C> {
+    /// The judgement that these checks come to.
+    #[must_use]
+    pub fn of(
+        kind: Kind,
+        (tee_class, profile, at): (TeeClass, Profile, Timestamp),
+        report_sha256: Hex<32>,
+        checks: Vec<Check>,
+        claims: Option<C>,
+    ) -> Self {
         let outcome = Outcome::of(&checks);
-        let format = "caveau-appraisal/1";
         let summary = summary(outcome, tee_class, &checks);
-        Self { format, outcome, summary, tee_class, profile, at, report_sha256, checks, claims }
+        let format = "caveau-appraisal/1";
+        Self { format, kind, outcome, summary, tee_class, profile, at, report_sha256, checks, claims }
+    }
+
+    /// The same judgement, its claims in another form.
+    #[must_use]
+    pub fn map<D>(self, form: impl FnOnce(C) -> D) -> Appraisal<D> {
+        let Self { format, kind, outcome, summary, tee_class, profile, at, report_sha256, checks, claims } = self;
+        let claims = claims.map(form);
+        Appraisal { format, kind, outcome, summary, tee_class, profile, at, report_sha256, checks, claims }
     }
 
     /// The code of the first check that failed.

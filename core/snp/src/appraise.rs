@@ -23,7 +23,12 @@ impl Expectations {
     /// The rules of examination that go with these expectations under `profile`.
     #[must_use]
     pub const fn rules(&self, profile: Profile, at: Timestamp) -> Rules {
-        Rules { crl_at_least: self.least_crl_number, ..profile.rules(at) }
+        let of_profile = profile.rules(at);
+        let require_crl = match self.require_crl {
+            Some(required) => required,
+            None => of_profile.require_crl,
+        };
+        Rules { at, require_crl, crl_at_least: self.least_crl_number }
     }
 }
 
@@ -54,8 +59,8 @@ pub const APPRAISAL: [&str; 23] = [
     "measurement",
 ];
 
-/// The checks without which evidence is "authentic, not appraised".
-pub const CONCLUSIVE: [&str; 3] = ["nonce", "policy", "measurement"];
+/// The checks without which evidence is "authentic, not appraised", as far as its kind has them.
+pub const CONCLUSIVE: [&str; 4] = ["nonce", "policy", "measurement", "pcrs"];
 
 /// Appraises `claims`: one check for each of [`APPRAISAL`].
 #[must_use]
@@ -116,7 +121,7 @@ enum Finding {
     NothingExpected(&'static str),
 }
 
-const NOT_IN_PROFILE: Finding = Finding::NotAsked("the profile does not ask for it");
+const NOT_IN_PROFILE: Finding = Finding::NothingExpected("skipped by policy: the profile does not ask for it");
 
 impl Finding {
     fn broken(code: &str, sentence: impl Into<String>) -> Self {

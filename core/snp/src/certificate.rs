@@ -1,11 +1,13 @@
 //! X.509 certificates, read strictly and without re-encoding: what is signed are the bytes as they came.
 //!
-//! Only what certificates of SEV-SNP contain is understood; whatever else a certificate may hold is an error.
+//! Only what certificates of SEV-SNP and of Intel's DCAP contain is understood; whatever else a certificate may hold is an
+//! error. Which of the two a chain must be is for its reader to check: [`PublicKey`] says it.
 
 use ::der::asn1::{
     AnyRef, BitStringRef, ContextSpecific, GeneralizedTime, Ia5StringRef, OctetStringRef, UintRef, UtcTime,
 };
 use ::der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
 use crate::oid;
 use crate::pss;
@@ -19,6 +21,11 @@ const MAX_EXTENSIONS: usize = 32;
 /// AlgorithmIdentifier of a P-384 key: id-ecPublicKey with secp384r1.
 pub(crate) const P384_ALGORITHM: [u8; 18] =
     *b"\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x22";
+/// AlgorithmIdentifier of a P-256 key: id-ecPublicKey with prime256v1.
+const P256_ALGORITHM: [u8; 21] =
+    *b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
+/// AlgorithmIdentifier of a signature: ecdsa-with-SHA256, whose key's curve is in the issuer's certificate.
+const ECDSA_SHA256: [u8; 12] = *b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
 /// AlgorithmIdentifier of an RSA key: rsaEncryption with NULL.
 const RSA_ALGORITHM: [u8; 15] = *b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
 
@@ -36,12 +43,15 @@ pub struct Certificate<'a> {
     spki: &'a [u8],
     public_key: PublicKey<'a>,
     extensions: Vec<Extension<'a>>,
+    algorithm: &'a [u8],
     signature: &'a [u8],
 }
 
 /// The certified key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublicKey<'a> {
+    /// A P-256 key: an uncompressed point, 65 bytes.
+    P256(&'a [u8]),
     /// A P-384 key: an uncompressed point, 97 bytes.
     P384(&'a [u8]),
     /// An RSA-4096 key with exponent 65537: PKCS #1 RSAPublicKey.
@@ -84,7 +94,7 @@ impl<'a> Certificate<'a> {
     /// Reads exactly one DER certificate.
     ///
     /// # Errors
-    /// [`CertificateError`], when it is malformed or uses what no SEV-SNP certificate uses.
+    /// [`CertificateError`], when it is malformed or uses what no certificate of SEV-SNP or DCAP uses.
     pub fn parse(der: &'a [u8]) -> Result<Self, CertificateError> {
         let signed = SignedObject::parse(der, MAX_CERTIFICATE_BYTES)?;
         let mut tbs = sequence_reader("TBSCertificate", signed.tbs)?;
@@ -113,6 +123,7 @@ impl<'a> Certificate<'a> {
             spki,
             public_key: PublicKey::parse(spki)?,
             extensions,
+            algorithm: signed.algorithm,
             signature: signed.signature,
         })
     }
@@ -183,20 +194,32 @@ impl<'a> Certificate<'a> {
     /// Whether the key in `issuer` signed this certificate. Names and rights of the issuer are not looked at.
     #[must_use]
     pub fn is_signed_by(&self, issuer: &Certificate<'_>) -> bool {
-        issuer.has_signed(self.tbs, self.signature)
+        issuer.has_signed(self.tbs, self.algorithm, self.signature)
     }
 
-    /// Whether the RSA key in this certificate made `signature` over `message`.
-    pub(crate) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+    /// Whether the key in this certificate made `signature` over `message` by this algorithm, which must be the key's own.
+    pub(crate) fn has_signed(&self, message: &[u8], algorithm: &[u8], signature: &[u8]) -> bool {
         match self.public_key {
-            PublicKey::Rsa4096(key) => pss::holds(key, message, signature),
+            PublicKey::Rsa4096(key) => pss::is_expected(algorithm) && pss::holds(key, message, signature),
+            PublicKey::P256(point) => {
+                let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point);
+                algorithm == ECDSA_SHA256 && key.verify(message, signature).is_ok()
+            }
             PublicKey::P384(_) => false,
         }
     }
 
+    /// Whether the P-256 key in this certificate made a signature of r and s, big-endian, 32 bytes each.
+    #[must_use]
+    pub fn has_signed_raw(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        let PublicKey::P256(point) = self.public_key else { return false };
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature).is_ok()
+    }
+
     /// (whether it is an authority, how many authorities may follow) of basicConstraints; `None` without or with a malformed
     /// one.
-    pub(crate) fn basic_constraints(&self) -> Option<(bool, Option<u8>)> {
+    #[must_use]
+    pub fn basic_constraints(&self) -> Option<(bool, Option<u8>)> {
         let value = self.extension(oid::BASIC_CONSTRAINTS)?.value;
         let mut reader = sequence_reader("basicConstraints", value).ok()?;
         let authority = Tag::peek(&reader).is_ok_and(|tag| tag == Tag::Boolean) && reader.decode::<bool>().ok()?;
@@ -206,7 +229,8 @@ impl<'a> Certificate<'a> {
     }
 
     /// The first byte of keyUsage: 0x04 keyCertSign, 0x02 cRLSign; `None` without or with a malformed one.
-    pub(crate) fn key_usage(&self) -> Option<u8> {
+    #[must_use]
+    pub fn key_usage(&self) -> Option<u8> {
         let value = self.extension(oid::KEY_USAGE)?.value;
         BitStringRef::from_der(value).ok()?.raw_bytes().first().copied()
     }
@@ -221,10 +245,13 @@ impl<'a> PublicKey<'a> {
         if algorithm == P384_ALGORITHM && key.len() == 97 && key.first() == Some(&4) {
             return Ok(Self::P384(key));
         }
+        if algorithm == P256_ALGORITHM && key.len() == 65 && key.first() == Some(&4) {
+            return Ok(Self::P256(key));
+        }
         if algorithm == RSA_ALGORITHM && is_rsa_4096(key)? {
             return Ok(Self::Rsa4096(key));
         }
-        Err(unsupported("public key", "expected an uncompressed P-384 point, or RSA-4096 with exponent 65537"))
+        Err(unsupported("public key", "expected an uncompressed P-384 or P-256 point, or RSA-4096 with exponent 65537"))
     }
 }
 
@@ -251,10 +278,10 @@ impl<'a> SignedObject<'a> {
         let mut reader = sequence_reader("outer structure", der)?;
         let tbs = element(&mut reader, "signed part")?;
         let algorithm = element(&mut reader, "signature algorithm")?;
-        if !pss::is_expected(algorithm) {
+        if !pss::is_expected(algorithm) && algorithm != ECDSA_SHA256 {
             return Err(unsupported(
                 "signature algorithm",
-                "expected RSASSA-PSS with SHA-384, MGF1 with SHA-384, salt 48",
+                "expected RSASSA-PSS with SHA-384, MGF1 with SHA-384, salt 48; or ECDSA with SHA-256",
             ));
         }
         let signature = whole_bytes(&mut reader, "signature")?;

@@ -194,7 +194,7 @@ impl<'a> Chain<'a> {
                 let key = UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point);
                 key.verify(self.report.signed_part(), &fixed).is_ok()
             }
-            PublicKey::Rsa4096(_) => false,
+            PublicKey::P256(_) | PublicKey::Rsa4096(_) => false,
         };
         if holds {
             return Ok("the endorsement key signed the report".to_owned());

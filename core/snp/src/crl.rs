@@ -22,6 +22,7 @@ pub struct Crl<'a> {
     next_update: Timestamp,
     number: u64,
     revoked: Vec<&'a [u8]>,
+    algorithm: &'a [u8],
     signature: &'a [u8],
 }
 
@@ -45,13 +46,19 @@ impl<'a> Crl<'a> {
         let revoked = if has_entries { revoked_serials(element(&mut tbs, "entries")?)? } else { Vec::new() };
         let number = number(&mut tbs)?;
         tbs.finish().map_err(broken("TBSCertList"))?;
-        Ok(Self { tbs: signed.tbs, issuer, this_update, next_update, number, revoked, signature: signed.signature })
+        let SignedObject { tbs, algorithm, signature } = signed;
+        Ok(Self { tbs, issuer, this_update, next_update, number, revoked, algorithm, signature })
     }
 
     /// The list's number: lists with a lower one are older.
     #[must_use]
     pub const fn number(&self) -> u64 {
         self.number
+    }
+    /// The issuer's name in DER.
+    #[must_use]
+    pub const fn issuer(&self) -> &'a [u8] {
+        self.issuer
     }
     /// When it was made.
     #[must_use]
@@ -67,7 +74,7 @@ impl<'a> Crl<'a> {
     /// Whether `root` signed this list, in its own name.
     #[must_use]
     pub fn is_of(&self, root: &Certificate<'_>) -> bool {
-        root.has_signed(self.tbs, self.signature) && self.issuer == root.subject()
+        root.has_signed(self.tbs, self.algorithm, self.signature) && self.issuer == root.subject()
     }
 
     /// Whether it may be used `at` that time.
@@ -95,7 +102,7 @@ impl<'a> Crl<'a> {
         at: Timestamp,
         at_least: u64,
     ) -> Result<String, Refusal> {
-        if !root.has_signed(self.tbs, self.signature) {
+        if !root.has_signed(self.tbs, self.algorithm, self.signature) {
             return Err(Refusal::new(
                 "crl-signature",
                 format!("{} did not sign the revocation list", root.common_name()),
@@ -122,7 +129,11 @@ impl<'a> Crl<'a> {
         Ok(format!("{} is not revoked by list {number}, in force until {next_update}", intermediate.common_name()))
     }
 
-    fn check_dates(&self, at: Timestamp) -> Result<(), Refusal> {
+    /// Whether it may be used `at` that time.
+    ///
+    /// # Errors
+    /// A [`Refusal`] with code `crl-not-yet-valid` or `crl-stale`.
+    pub fn check_dates(&self, at: Timestamp) -> Result<(), Refusal> {
         let Self { this_update, next_update, .. } = self;
         if at < *this_update {
             let sentence = format!("the revocation list is of {this_update}, later than {at}");

@@ -214,7 +214,9 @@ fn revocation(
         Ok(None) if rules.require_crl => {
             Err(Refusal::new("crl-missing", "there is no revocation list, and the profile requires one"))
         }
-        Ok(None) => return Ending::Skipped("there is no revocation list"),
+        Ok(None) => {
+            return Ending::Skipped("skipped by policy: there is no revocation list, and none is asked for");
+        }
         Err(error) => Err(Refusal::new("crl-malformed", format!("failed to read the revocation list: {error}"))),
     })
 }

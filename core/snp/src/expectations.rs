@@ -6,6 +6,7 @@ use crate::Hex;
 use crate::product::Product;
 use crate::report::FirmwareVersion;
 use crate::tcb::Tcb;
+use crate::time::Timestamp;
 
 /// How much is asked of authentic evidence beyond the owner's own expectations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,6 +51,8 @@ pub struct Expectations {
     pub allow_provisional_firmware: bool,
     /// Product lines that may be used.
     pub product_lines: Option<Vec<Product>>,
+    /// Product lines that may not be used.
+    pub denied_product_lines: Vec<Product>,
     /// Least firmware, by product line, on top of the profile's.
     pub minima: Vec<Minimum>,
     /// The cloud provider, where a VLEK signs.
@@ -71,6 +74,8 @@ pub struct Expectations {
     pub report_id: Option<Hex<32>>,
     /// The highest number of a revocation list that the owner has seen.
     pub least_crl_number: u64,
+    /// Whether there must be a revocation list; the profile's rule where nothing is said.
+    pub require_crl: Option<bool>,
 }
 
 impl Expectations {
@@ -109,6 +114,8 @@ pub struct Minimum {
     pub tcb: Option<Tcb>,
     /// Least version of the SNP firmware that runs, and of the one that cannot be rolled back.
     pub firmware: Option<FirmwareVersion>,
+    /// The date of this knowledge: bulletins move on.
+    pub as_of: Option<Timestamp>,
 }
 
 /// What REPORT_DATA must be.

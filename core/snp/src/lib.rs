@@ -49,6 +49,7 @@ mod pss;
 pub mod report;
 mod report_error;
 pub mod software;
+pub mod spki;
 pub mod tcb;
 pub mod time;
 mod vek;

@@ -1,8 +1,11 @@
-//! Least firmware levels, by product line: policy data, each with its source. Research of 2026-11-23; AMD's bulletins move on,
+//! Least firmware levels, by product line: policy data, each with its source. AMD's bulletins move on,
 //! and an owner's own minima come on top.
 
 use crate::product::{Product, ProductLine};
 use crate::report::FirmwareVersion;
+
+/// The date of this knowledge.
+pub(crate) const DATE: &str = "2026-11-23";
 
 /// The least SNP security level without a known way in: CVE-2024-56161 (EntrySign, AMD-SB-3019).
 pub(crate) const fn least_snp_level(product: Product) -> Option<u8> {

@@ -3,6 +3,7 @@
 mod examples;
 mod policy;
 mod run;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use policy::{ConvertTo, Policy, SeverityChoice};
 pub(crate) use run::{ContainerOptions, GuestFolder, Pull, Run, Source, TeeChoice, Vm};
+pub(crate) use verify::{ProfileChoice, Verify};
 
 /// Run standard container images in an attested VM of their own.
 #[derive(Debug, Parser)]
@@ -199,78 +201,6 @@ pub(crate) struct CertificateSources {
     /// Folder of what was fetched before [default: certificates, in Caveau's cache folder].
     #[arg(long, value_name = "FOLDER")]
     pub(crate) certificate_cache: Option<PathBuf>,
-}
-
-/// `caveau verify`.
-#[derive(Debug, Args)]
-#[command(after_help = examples::VERIFY)]
-pub(crate) struct Verify {
-    /// Evidence, as `caveau attest` wrote it; `-` is standard input.
-    #[arg(required_unless_present = "appraisal_example")]
-    pub(crate) file: Option<PathBuf>,
-    /// The nonce that was sent.
-    #[arg(long, value_name = "HEX")]
-    pub(crate) nonce: Option<String>,
-    /// The policy that must be in force.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) policy: Option<PathBuf>,
-    /// The guest's reference values: its guest.json.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) reference: Option<PathBuf>,
-    /// Number of virtual processors that it was started with.
-    #[arg(long, value_name = "N")]
-    pub(crate) cpus: Option<u32>,
-    /// Accept an emulated secure processor whose root certificate is in this file. It protects nothing from the host.
-    #[arg(long, value_name = "ROOT")]
-    pub(crate) allow_emulated: Option<PathBuf>,
-    /// Which checks are required [default: strict, or what the appraisal policy says].
-    #[arg(long, value_enum)]
-    pub(crate) profile: Option<ProfileChoice>,
-    /// Appraisal policy: standing expectations of platform and guest, as JSON. See --appraisal-example.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) appraisal: Option<PathBuf>,
-    /// Print an appraisal policy with every field, and do nothing else.
-    #[arg(long, exclusive = true)]
-    pub(crate) appraisal_example: bool,
-    /// Chip that may be used: 128 hexadecimal digits, or 16 for Turin. Repeatable. For Milan, strict asks for this list.
-    #[arg(long = "chip", value_name = "HEX", value_parser = chip)]
-    pub(crate) chips: Vec<caveau_evidence::Hex<64>>,
-    /// Product line that may be used: Milan, Genoa, Turin. Repeatable.
-    #[arg(long = "product-line", value_name = "NAME", value_parser = product)]
-    pub(crate) product_lines: Vec<caveau_evidence::Product>,
-    /// Cloud provider whose key (VLEK) may sign, as its certificate has it.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) provider: Option<String>,
-    /// Least security version of the guest, from its ID block, whose key the appraisal policy must name.
-    #[arg(long, value_name = "N")]
-    pub(crate) least_guest_svn: Option<u32>,
-    /// Judge as of this time (2026-11-23 or 2026-11-23T12:00:00Z) instead of now.
-    #[arg(long, value_name = "TIME")]
-    pub(crate) at: Option<caveau_evidence::Timestamp>,
-    /// File with a certificate revocation list of the root (DER or PEM). Of all lists, the newest in force counts.
-    #[arg(long, value_name = "FILE", help_heading = "Certificates")]
-    pub(crate) crl: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) certificates: CertificateSources,
-}
-
-fn chip(text: &str) -> Result<caveau_evidence::Hex<64>, String> {
-    caveau_evidence::chip_id(text)
-}
-
-fn product(name: &str) -> Result<caveau_evidence::Product, String> {
-    caveau_evidence::Product::from_name(name).ok_or_else(|| {
-        format!("{name:?} is no product line that can be judged: expected Milan, Genoa, Turin or Software")
-    })
-}
-
-/// Which checks are required.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ProfileChoice {
-    /// Authenticity, no debugging, no migration agent, VMPL 0, no provisional firmware.
-    Baseline,
-    /// All of them.
-    Strict,
 }
 
 /// `caveau measure`.

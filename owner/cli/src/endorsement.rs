@@ -46,7 +46,7 @@ pub(crate) fn complete(
     let mut files = files.into_iter().try_fold(Certificates::default(), Certificates::with)?;
     let mut own = lists;
     own.extend(files.crl.take());
-    let mut all = files.or(given);
+    let mut all = files.or(given).with_built_in();
     let mut kept = None;
     // What is no report is for the verifier to refuse.
     if let Ok(report) = Report::parse(report) {
@@ -54,7 +54,7 @@ pub(crate) fn complete(
         let emulated = tee == Tee::EmulatedSnp || line == Ok(Product::Software);
         if let Some(service) = Service::new(sources, emulated, quiet)? {
             if all.vek.is_none() {
-                all = all.or(service.find(Document::vek_of(report.fields()))?);
+                all = all.or(service.find(Document::vek_of(report.fields()))?).with_built_in();
             }
             let key = report.fields().signing_key;
             if all.intermediate.is_none() || all.root.is_none() {

@@ -3,7 +3,7 @@
 use super::{Appraisal, Finding, NOT_IN_PROFILE, require, wrong_bits};
 use crate::bits::PlatformInfo;
 use crate::claims::Claims;
-use crate::minima::{least_firmware, least_snp_level};
+use crate::minima::{DATE, least_firmware, least_snp_level};
 use crate::product::{Product, ProductLine};
 use crate::report::SigningKey;
 use crate::tcb::Tcb;
@@ -57,8 +57,13 @@ impl Appraisal<'_> {
     pub(super) fn minimum_tcb(&self) -> Finding {
         let Claims { product, reported_tcb, launch_tcb, .. } = self.claims;
         let of_profile = least_snp_level(*product).filter(|_| self.strict).map(|snp| Tcb { snp, ..Tcb::default() });
-        let of_owner = self.expected.minima.iter().filter(|minimum| minimum.product == *product);
-        let minima: Vec<Tcb> = of_profile.into_iter().chain(of_owner.filter_map(|minimum| minimum.tcb)).collect();
+        let of_owner: Vec<_> = self.expected.minima.iter().filter(|minimum| minimum.product == *product).collect();
+        let dates = of_profile.map(|_| DATE.to_owned()).into_iter();
+        let dates: Vec<_> =
+            dates.chain(of_owner.iter().filter_map(|own| own.as_of).map(|date| date.to_string())).collect();
+        let as_of = if dates.is_empty() { String::new() } else { format!(", as of {}", dates.join(" and ")) };
+        let minima: Vec<Tcb> =
+            of_profile.into_iter().chain(of_owner.iter().filter_map(|minimum| minimum.tcb)).collect();
         if minima.is_empty() {
             return Finding::NotAsked("no least TCB is known for this product line, and none was given");
         }
@@ -66,9 +71,9 @@ impl Appraisal<'_> {
         let wanted = minima.iter().map(ToString::to_string).collect::<Vec<_>>().join("; and ");
         require(
             met(reported_tcb) && met(launch_tcb),
-            format!("the TCB is at least ({wanted})"),
+            format!("the TCB is at least ({wanted}{as_of})"),
             "minimum-tcb",
-            format!("the TCB reported ({reported_tcb}) or at launch ({launch_tcb}) is below ({wanted})"),
+            format!("the TCB reported ({reported_tcb}) or at launch ({launch_tcb}) is below ({wanted}{as_of})"),
         )
     }
 
@@ -150,6 +155,12 @@ impl Appraisal<'_> {
 
     pub(super) fn product_lines(&self) -> Finding {
         let name = self.claims.product.name();
+        if self.expected.denied_product_lines.contains(&self.claims.product) {
+            return Finding::broken(
+                "product-line-refused",
+                format!("{name} is among the product lines that may not be used"),
+            );
+        }
         match &self.expected.product_lines {
             Some(lines) => require(
                 lines.contains(&self.claims.product),

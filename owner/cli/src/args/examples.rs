@@ -137,6 +137,14 @@ pub(super) const VERIFY: &str = "Examples:
   caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1 --chip … --fetch-certificates
   caveau verify --appraisal-example > appraisal.json             then edit it, and give it with --appraisal appraisal.json
   caveau verify ev.json --at 2026-11-23T12:00:00Z --json         authentic at that time?
+  caveau verify report.bin                                       a raw report, with vcek.der (or .pem) beside it
+  caveau verify quote.bin --collateral collateral.json           a quote of TDX or SGX
+  caveau verify token.jwt --token-keys keys.json                 what another verifier found
+
+FILE may be any evidence: that of a group, a report of SEV-SNP (raw, in hexadecimal or base64, or in a bundle of ACI), evidence of a
+confidential VM of Azure's, a quote of TDX or SGX, or a token (EAR, MAA). What it is, is told by its contents. Certificates and
+collateral are also looked for beside FILE: vcek.der, vlek.der, ask.der, ark.der, cert_chain.pem, crl.der (also .pem, .crt),
+host-amd-certs.json, thim-certs.json, collateral.json and FILE's own name with .collateral.json.
 
 What the evidence is held against comes from you, never from the evidence: nonce, policy, guest.json and the number of processors.
 Without any of them genuine evidence is \"authentic, not appraised\" and the exit code is 1.";

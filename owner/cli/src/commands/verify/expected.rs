@@ -1,0 +1,101 @@
+//! What the owner expects of evidence: the appraisal policy, and what the options add to it.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail};
+use caveau_evidence::{Expectations, Hex, Tee};
+use caveau_guest_image::Manifest;
+use caveau_policy::PolicyDigest;
+
+use crate::{args, ui};
+
+/// What the owner expects of SEV-SNP, but for its report data: the appraisal policy, and what the options add to it. Nothing of it comes from the evidence but the
+/// kind of TEE, which chooses the list that the measurement must be on.
+pub(super) fn expectations(
+    command: &args::Verify,
+    tee: Tee,
+    reference: Option<&Manifest>,
+    policy: Option<&str>,
+    of_file: Expectations,
+    quiet: bool,
+) -> Result<Expectations> {
+    // One without the other says nothing of the launch digest: an expectation that is missing, which is for the outcome to tell.
+    let measurements = match (reference, command.cpus) {
+        (Some(manifest), Some(cpus)) => Some(digests(manifest, tee, cpus)),
+        (None, None) => None,
+        (Some(_), None) => {
+            let why = "the launch digest depends on the number of processors";
+            ui::note(quiet, &format!("--cpus is missing, without which --reference expects nothing: {why}"));
+            None
+        }
+        (None, Some(_)) => {
+            let why = "the number of processors chooses among the reference values of a guest.json";
+            ui::note(quiet, &format!("--reference is missing, without which --cpus expects nothing: {why}"));
+            None
+        }
+    };
+    let listed = |list: &[_]| (!list.is_empty()).then(|| list.to_vec());
+    let products = (!command.product_lines.is_empty()).then(|| command.product_lines.clone());
+    Ok(Expectations {
+        policy_digest: either(
+            "--policy",
+            policy.map(|text| Hex(*PolicyDigest::of(text).as_bytes())),
+            "guest.policy_digest",
+            of_file.policy_digest,
+        )?,
+        measurements: either("--reference", measurements, "guest.measurements", of_file.measurements)?,
+        chips: either("--chip", listed(&command.chips), "chips.allow", of_file.chips)?,
+        product_lines: either("--product-line", products, "product_lines", of_file.product_lines)?,
+        provider: either("--provider", command.provider.clone(), "provider", of_file.provider)?,
+        least_guest_svn: either(
+            "--least-guest-svn",
+            command.least_guest_svn,
+            "guest.least_svn",
+            of_file.least_guest_svn,
+        )?,
+        ..of_file
+    })
+}
+
+/// What an option or a field says. Both would leave open which counts.
+fn either<T>(option: &str, given: Option<T>, field: &str, standing: Option<T>) -> Result<Option<T>> {
+    match (given, standing) {
+        (Some(_), Some(_)) => {
+            bail!("{option} and the appraisal policy's `{field}` say the same thing: give one of them")
+        }
+        (given, standing) => Ok(given.or(standing)),
+    }
+}
+
+/// The launch digests of this guest under this TEE with this many processors. None is a list on which nothing is found:
+/// the evidence is then refused, since it claims to be of what the owner has no reference for.
+fn digests(manifest: &Manifest, tee: Tee, cpus: u32) -> Vec<Hex<48>> {
+    let tee = guest_tee(tee);
+    let digests: Vec<_> = manifest.launch_digests(tee, cpus).map(|expected| Hex(*expected.digest.as_bytes())).collect();
+    if digests.is_empty() {
+        ui::note(false, &format!("the reference values list no launch digest for {tee} with {cpus} processors"));
+    }
+    digests
+}
+
+/// The TEE as guests name it.
+fn guest_tee(tee: Tee) -> caveau_guest_image::Tee {
+    match tee {
+        Tee::EmulatedSnp => caveau_guest_image::Tee::EmulatedSnp,
+        Tee::Snp => caveau_guest_image::Tee::Snp,
+    }
+}
+
+/// The guest as this TEE starts it: of the parts and modules those alone that the launch digest covers.
+pub(super) fn of_tee(mut manifest: Manifest, tee: Tee) -> Manifest {
+    let tee = guest_tee(tee);
+    manifest.tees.retain(|name, _| *name == tee);
+    let named: BTreeSet<&String> = manifest
+        .tees
+        .values()
+        .flat_map(|info| [&info.kernel, &info.initrd, &info.cmdline].into_iter().chain(&info.firmware))
+        .collect();
+    manifest.parts.retain(|name, _| named.contains(name));
+    manifest.modules.retain(|module| module.tee.is_none_or(|of| of == tee));
+    manifest
+}
