@@ -1,0 +1,240 @@
+//! The network rules of a policy, enforced in the guest: a table of nftables that drops what the policy does not allow.
+//!
+//! Trusts the guest's kernel. Promises that after [`enforce`] the IP packets of the calling thread's network namespace are
+//! those that [`Rules`] allow, that all of it is in force at once or nothing is, that nothing of other tables is touched, and
+//! that nobody else can change or remove the table for as long as [`InForce`] lives. Refuses more rules than
+//! [`MAX_LISTENERS`] and [`MAX_DESTINATIONS`], rules that mean nothing, and a table of that name that is there already.
+//!
+//! What passes, in the table `caveau` (family inet, so IPv4 and IPv6 alike), all else being dropped without an answer:
+//! ```text
+//!   input    loopback; replies; ICMP errors about what passes; new connections to a port of `Rules::listen`
+//!   output   loopback; replies; ICMP errors about what passes; new connections to `Rules::connect`
+//!   forward  nothing
+//! ```
+//! Loopback is the interface by its number, not its name, which can be changed. Containers of a group share it. Names are
+//! resolved by connections like any other: see [`resolver`]. What was connected before the rules goes on only where they
+//! allow it, since connections are tracked from then on.
+//!
+//! IPv6 needs neighbour discovery, so where a rule can concern IPv6, solicitations and advertisements of neighbours pass (no
+//! routers' advertisements, no redirects): in from the link (hop limit 255), out to link-local addresses and to networks of
+//! `Rules::connect`; with a listener to any address, since a neighbour may ask from any. IPv4's ARP is no IP, and passes.
+//!
+//! # What else must be forbidden
+//! The rules see each IP packet that the kernel sends for a socket, raw sockets with headers of their own included. They do
+//! **not** see what is written to a packet socket: that goes to the interface past netfilter, and frames that come in are given
+//! to packet sockets before it. An egress hook (`CONFIG_NETFILTER_EGRESS`, `CONFIG_NF_TABLES_NETDEV`; the guest's kernel has
+//! neither) would see the first, nothing would see the second. So where rules are in force, no container may have:
+//! - a packet socket. Without `CAP_NET_RAW` there is none. A container that keeps the capability must be denied two forms of
+//!   `socket(2)` by seccomp: family `AF_PACKET` (17), and family `AF_INET` (2) with type `SOCK_PACKET` (10 in the lowest four
+//!   bits of the type), which the kernel takes for the same. A filter on the family alone is not enough.
+//! - `CAP_NET_ADMIN`. It cannot change this table, but can go round it: move the interface to another namespace, rewrite
+//!   addresses in a table that packets pass later, take a connection's tracking away.
+//! - `CAP_SYS_ADMIN` or `CAP_BPF` (programs on sockets and control groups, other processes' namespaces), `CAP_SYS_PTRACE` over
+//!   the agent (whose socket owns the table), or the guest's devices.
+//!
+//! Capabilities over a network namespace that a container made itself are harmless: nothing leads from there to the interface.
+//!
+//! The system calls are those of `NETLINK_NETFILTER`, spoken directly: the guest has no program for it.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::allow_attributes,
+        reason = "tests stop at the first surprise"
+    )
+)]
+
+mod error;
+mod expression;
+mod netlink;
+mod network;
+mod ruleset;
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
+    os::fd::OwnedFd,
+};
+
+pub use error::FirewallError;
+pub use network::{IpNetwork, NetworkError};
+
+/// Most entries of [`Rules::listen`].
+pub const MAX_LISTENERS: usize = 256;
+/// Most entries of [`Rules::connect`].
+pub const MAX_DESTINATIONS: usize = 256;
+
+/// The resolver of QEMU's user network; [`resolver`] makes the destinations that using it takes.
+pub const QEMU_RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3));
+
+/// What a policy allows on the network; everything else is dropped.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Where others may connect to.
+    pub listen: Vec<Listener>,
+    /// Where the guest may connect to. Resolvers are not implied.
+    pub connect: Vec<Destination>,
+}
+
+/// A port that others may connect to, from any address, by IPv4 and IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Listener {
+    /// Of this protocol.
+    pub protocol: Protocol,
+    /// Not 0.
+    pub port: u16,
+}
+
+/// Addresses, and what at them, that the guest may connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Destination {
+    /// The addresses.
+    pub network: IpNetwork,
+    /// By this protocol. None: by TCP and UDP where `ports` is given, else by every protocol, ICMP's echo included.
+    pub protocol: Option<Protocol>,
+    /// The ports there, at least one. None: all.
+    pub ports: Option<RangeInclusive<u16>>,
+}
+
+/// A protocol that has ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+/// What a resolver at `address` is asked by: port 53, by UDP, and by TCP for long answers.
+#[must_use]
+pub fn resolver(address: IpAddr) -> [Destination; 2] {
+    [Protocol::Udp, Protocol::Tcp].map(|protocol| Destination {
+        network: IpNetwork::host(address),
+        protocol: Some(protocol),
+        ports: Some(53..=53),
+    })
+}
+
+/// Rules in force. While it lives, the kernel lets nobody else change or remove them. Dropped, the rules stay in force, but
+/// whoever has `CAP_NET_ADMIN` over the namespace may take them over: keep it for as long as a container runs.
+#[derive(Debug)]
+#[must_use = "the table has no owner once this is dropped"]
+pub struct InForce {
+    /// The table's owner, to the kernel. Closed in programs that this one executes.
+    _socket: OwnedFd,
+}
+
+/// Puts the rules in force for the network namespace of the calling thread, in one transaction, replacing nothing of others.
+///
+/// # Errors
+/// Where the rules are too many or mean nothing, where there is a table `caveau` already, and where the kernel does not take
+/// all of it (it takes part of it never): the caller must not go on then. Needs `CAP_NET_ADMIN`, and Linux 6.9 for a table
+/// with an owner that outlives it.
+pub fn enforce(rules: &Rules) -> Result<InForce, FirewallError> {
+    check(rules)?;
+    netlink::transact(&ruleset::messages(rules)).map(|socket| InForce { _socket: socket })
+}
+
+/// Rules that are few enough, and each of which allows something.
+fn check(rules: &Rules) -> Result<(), FirewallError> {
+    if rules.listen.len() > MAX_LISTENERS {
+        return Err(FirewallError::TooManyListeners { found: rules.listen.len() });
+    }
+    if rules.connect.len() > MAX_DESTINATIONS {
+        return Err(FirewallError::TooManyDestinations { found: rules.connect.len() });
+    }
+    if let Some(listener) = rules.listen.iter().find(|listener| listener.port == 0) {
+        return Err(FirewallError::NoPort { protocol: listener.protocol });
+    }
+    for destination in &rules.connect {
+        if let Some(ports) = destination.ports.as_ref().filter(|ports| ports.is_empty()) {
+            let (network, first, last) = (destination.network, *ports.start(), *ports.end());
+            return Err(FirewallError::NoPorts { network, first, last });
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} port {}", self.protocol, self.port)
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.network)?;
+        if let Some(protocol) = self.protocol {
+            write!(formatter, " {protocol}")?;
+        }
+        match &self.ports {
+            Some(ports) if ports.start() == ports.end() => write!(formatter, " port {}", ports.start()),
+            Some(ports) => write!(formatter, " ports {}-{}", ports.start(), ports.end()),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn destination(text: &str, ports: Option<RangeInclusive<u16>>) -> Destination {
+        Destination { network: text.parse().unwrap(), protocol: None, ports }
+    }
+
+    #[test]
+    fn rules_are_bounded() {
+        let listener = Listener { protocol: Protocol::Tcp, port: 80 };
+        let mut rules = Rules {
+            listen: vec![listener; MAX_LISTENERS],
+            connect: vec![destination("::/0", None); MAX_DESTINATIONS],
+        };
+        check(&rules).unwrap();
+        rules.listen.push(listener);
+        assert!(matches!(enforce(&rules), Err(FirewallError::TooManyListeners { found: 257 })));
+        rules.listen.clear();
+        rules.connect.push(destination("::/0", None));
+        assert!(matches!(enforce(&rules), Err(FirewallError::TooManyDestinations { found: 257 })));
+    }
+
+    #[test]
+    fn rules_that_allow_nothing_are_refused() {
+        let rules = Rules { listen: vec![Listener { protocol: Protocol::Udp, port: 0 }], connect: Vec::new() };
+        assert!(enforce(&rules).unwrap_err().to_string().starts_with("a udp listener has port 0"));
+        let ports = RangeInclusive::new(81, 80);
+        let rules = Rules { listen: Vec::new(), connect: vec![destination("10.0.0.0/8", Some(ports))] };
+        let error = enforce(&rules).unwrap_err();
+        assert_eq!(error.to_string(), "destination 10.0.0.0/8 has no ports from 81 to 80: the first is above the last");
+    }
+
+    #[test]
+    fn a_resolver_is_one_address_and_one_port() {
+        let [udp, tcp] = resolver(QEMU_RESOLVER);
+        assert_eq!(udp.to_string(), "10.0.2.3/32 udp port 53");
+        assert_eq!(tcp.to_string(), "10.0.2.3/32 tcp port 53");
+        assert_eq!(destination("10.0.0.0/8", Some(1..=9)).to_string(), "10.0.0.0/8 ports 1-9");
+    }
+}
