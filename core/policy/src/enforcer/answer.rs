@@ -18,6 +18,7 @@ use crate::{
 };
 
 /// What a document's rule says, before defaults.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and looked at at once")]
 pub(crate) enum RuleAnswer {
     /// The typed framework's decision.
     Typed(Decision),

@@ -17,7 +17,7 @@ pub struct FragmentRule {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub feed: Option<String>,
     /// Least security version: a number, a number as text, or `MAJOR.MINOR.PATCH`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "stated", skip_serializing_if = "Option::is_none")]
     pub minimum_svn: Option<Value>,
     /// What of it counts: `containers`, `fragments`, `external_processes`, `platform_rules`, `transparency_trust_lists`,
     /// and `namespace`, which keeps its rules.
@@ -27,7 +27,7 @@ pub struct FragmentRule {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub required_receipts: Option<Vec<String>>,
     /// Values for its parameters.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "stated", skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Value>,
     /// Fields that mean nothing here.
     #[serde(flatten)]
@@ -62,7 +62,7 @@ pub struct TrustListRule {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// Least security version.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "stated", skip_serializing_if = "Option::is_none")]
     pub minimum_svn: Option<Value>,
     /// Ledgers whose keys it may bring; `*` is any.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,6 +131,11 @@ impl Included {
                 .filter(|_| wanted("transparency_trust_lists")),
         }
     }
+}
+
+/// Reads a value that is there, be it `null`.
+fn stated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// Containers as documents write them, to be shared.
