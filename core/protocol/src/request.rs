@@ -41,6 +41,10 @@ pub enum AgentRequest {
     Exec(Box<Exec>),
     /// Who are you: answered before any policy is set.
     Hello,
+    /// Loads a fragment of policy: its signed envelope (COSE_Sign1) is the body.
+    LoadFragment,
+    /// Loads a list of transparency ledgers whose receipts count: its signed envelope is the body.
+    LoadTransparencyTrustList,
     /// Maps and mounts one layer through dm-verity.
     MountLayer(MountLayer),
     /// Puts a container's root file system together.

@@ -190,7 +190,9 @@ impl Connection {
             return Err(invalid(format!("invalid protocol version {version}: this guest speaks {VERSION}")));
         }
         let most = match request {
-            AgentRequest::SetPolicy { .. } => MAX_BODY,
+            AgentRequest::SetPolicy { .. } | AgentRequest::LoadFragment | AgentRequest::LoadTransparencyTrustList => {
+                MAX_BODY
+            }
             AgentRequest::WriteInput { .. } => MAX_CHUNK,
             _ => 0,
         };

@@ -18,6 +18,7 @@ use crate::{
     connection::Steps,
     containers::Containers,
     context::Context,
+    fragments,
     live::Live,
     outside::{Disks, Maker, Placed, Source},
     timeline::Timeline,
@@ -92,7 +93,12 @@ impl<D: Disks, M: Maker> Gate<D, M> {
     }
 
     /// Does one step under the policy in force.
-    fn permitted_step(&mut self, step: AgentRequest, InForce { enforcer, context }: &mut InForce) -> Answer {
+    fn permitted_step(
+        &mut self,
+        step: AgentRequest,
+        body: &[u8],
+        InForce { enforcer, context }: &mut InForce,
+    ) -> Answer {
         match step {
             AgentRequest::Attest { nonce } => self.attester.attest(&nonce),
             AgentRequest::CreateContainer(create) => {
@@ -103,6 +109,8 @@ impl<D: Disks, M: Maker> Gate<D, M> {
             }
             AgentRequest::DeleteContainer { container } => self.containers.delete(&container, enforcer),
             AgentRequest::Exec(exec) => self.containers.exec(*exec, enforcer, context),
+            AgentRequest::LoadFragment => fragments::load_fragment(body, enforcer),
+            AgentRequest::LoadTransparencyTrustList => fragments::load_trust_list(body, enforcer),
             AgentRequest::MountLayer(layer) => self.mount_layer(&layer, enforcer),
             AgentRequest::MountOverlay(overlay) => self.mount_overlay(&overlay, enforcer),
             AgentRequest::MountScratch(scratch) => self.mount_scratch(&scratch, enforcer),
@@ -278,7 +286,7 @@ impl<D: Disks, M: Maker> Steps for Gate<D, M> {
                 let Some(mut in_force) = self.in_force.take() else {
                     return Err(invalid("no policy is in force: set_policy comes first"));
                 };
-                let answer = self.permitted_step(other, &mut in_force);
+                let answer = self.permitted_step(other, &body, &mut in_force);
                 self.in_force = Some(in_force);
                 answer
             }

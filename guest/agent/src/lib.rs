@@ -42,6 +42,7 @@ mod context;
 mod endorsements;
 mod entropy;
 mod events;
+mod fragments;
 mod gate;
 mod live;
 mod netlink;

@@ -52,15 +52,15 @@ pub(crate) fn transact(messages: &[Message]) -> Result<OwnedFd, FirewallError> {
     while let Some(message) = answers.awaited() {
         // The kernel has worked through the batch when the call that sent it returns: an answer is there, or will never be.
         let received = receive(&socket);
-        let answer = received.map_err(|source| FirewallError::Unacknowledged { message: message.name.clone(), source })?;
+        let answer =
+            received.map_err(|source| FirewallError::Unacknowledged { message: message.name.clone(), source })?;
         answers.read(&answer)?;
     }
     Ok(socket)
 }
 
 fn open() -> io::Result<OwnedFd> {
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
     set_socket_send_buffer_size_force(&socket, BUFFERS)?;
     set_socket_recv_buffer_size_force(&socket, BUFFERS)?;
     Ok(socket)
@@ -178,7 +178,10 @@ mod tests {
     use super::*;
 
     fn two() -> [Message; 2] {
-        [Message::new(0, 0x600, &[8, 0, 2, 0, 0, 0, 0, 6], "table".to_owned()), Message::new(6, 0, &[], "rule".to_owned())]
+        [
+            Message::new(0, 0x600, &[8, 0, 2, 0, 0, 0, 0, 6], "table".to_owned()),
+            Message::new(6, 0, &[], "rule".to_owned()),
+        ]
     }
 
     /// An answer of the kernel: to the message of this number, with this error.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use caveau_protocol::{AgentReply, AgentRequest, ErrorKind, Hello, LayerId, MountLayer, MountOverlay, MountScratch};
 
 use crate::{
-    AgentClient, CallError, ContainerPlan, LaunchPlan, LayerFile, Scratch,
+    AgentClient, CallError, ContainerPlan, LaunchPlan, LayerFile, PieceKind, Scratch,
     agent::{Answer, unexpected},
 };
 
@@ -72,6 +72,21 @@ impl<'a> BringUp<'a> {
             (AgentReply::Policy { digest }, _) => Ok(digest),
             (other, _) => Err(wrong(step, &other)),
         }
+    }
+
+    /// Gives the guest the further pieces of its policy.
+    pub(crate) fn load_pieces(&self) -> Result<(), StepError> {
+        for (number, piece) in self.plan.pieces.iter().enumerate() {
+            let (step, request) = match piece.kind {
+                PieceKind::Fragment => (format!("load fragment {number}"), AgentRequest::LoadFragment),
+                PieceKind::TrustList => (format!("load trust list {number}"), AgentRequest::LoadTransparencyTrustList),
+            };
+            match self.ask(&step, request, piece.bytes().unwrap_or_default())? {
+                (AgentReply::Done, _) => {}
+                (other, _) => return Err(wrong(&step, &other)),
+            }
+        }
+        Ok(())
     }
 
     /// Mounts all layers and the scratch space.
@@ -146,6 +161,7 @@ mod tests {
     use caveau_protocol::AgentError;
 
     use super::*;
+    use crate::PolicyPiece;
     use crate::{
         agent::tests::{fake, hello},
         plan::tests::sample,
@@ -172,6 +188,7 @@ mod tests {
     fn the_steps_come_in_their_order() {
         let (client, asked) = agreeable();
         let mut plan = sample();
+        plan.pieces = vec![PolicyPiece::new(PieceKind::TrustList, b"list"), PolicyPiece::new(PieceKind::Fragment, b"more")];
         plan.layers.push(LayerFile { path: "/cache/two".into(), root: "cd".repeat(32) });
         plan.containers[0].layers = vec![1, 0];
         let notes = Mutex::new(Vec::new());
@@ -179,6 +196,7 @@ mod tests {
         let start = BringUp::new(&client, &plan, &note);
         assert_eq!(start.hello().unwrap(), hello());
         assert_eq!(start.set_policy().unwrap(), plan.policy.len().to_string());
+        start.load_pieces().unwrap();
         let mounted = start.mount().unwrap();
         assert_eq!(mounted, [LayerId(40), LayerId(41)]);
         start.create(&plan.containers[0], &mounted).unwrap();
@@ -187,6 +205,8 @@ mod tests {
         let expected = [
             AgentRequest::Hello,
             AgentRequest::SetPolicy { host_certificates: None },
+            AgentRequest::LoadTransparencyTrustList,
+            AgentRequest::LoadFragment,
             AgentRequest::MountLayer(MountLayer { lun: 0, root: "ab".repeat(32) }),
             AgentRequest::MountLayer(MountLayer { lun: 1, root: "cd".repeat(32) }),
             AgentRequest::MountScratch(MountScratch::Encrypted { lun: 2 }),

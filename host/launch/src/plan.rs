@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use caveau_group::MAX_LAYERS;
 use caveau_protocol::{CreateContainer, MAX_CONTAINERS};
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,40 @@ pub struct LaunchPlan {
     pub version: u16,
     /// The group's name, unique among the user's groups.
     pub name: GroupName,
-    /// The guest's measured parts.
+    /// A signed piece of policy: an envelope (COSE_Sign1), which the guest verifies and asks the policy about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyPiece {
+    /// What the envelope holds.
+    pub kind: PieceKind,
+    /// The envelope in base64.
+    pub envelope: String,
+}
+
+/// What a signed piece of policy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PieceKind {
+    /// A fragment.
+    Fragment,
+    /// A list of transparency ledgers.
+    TrustList,
+}
+
+impl PolicyPiece {
+    /// A piece from the bytes of its envelope.
+    #[must_use]
+    pub fn new(kind: PieceKind, envelope: &[u8]) -> Self {
+        Self { kind, envelope: BASE64_STANDARD.encode(envelope) }
+    }
+
+    /// The envelope's bytes.
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>, InvalidPlan> {
+        BASE64_STANDARD.decode(&self.envelope).map_err(|_| InvalidPlan::Piece)
+    }
+}
+
+/// The guest's measured parts.
     pub guest: GuestFiles,
     /// The TEE.
     pub tee: Tee,
@@ -72,6 +106,9 @@ pub struct LaunchPlan {
     pub ports: Vec<PortForward>,
     /// The policy's text; SHA-256 of it becomes HOST_DATA.
     pub policy: String,
+    /// Signed pieces of policy that the guest loads after it, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<PolicyPiece>,
     /// Host certificates for `UVM_SECURITY_CONTEXT_DIR`, handed on unread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_certificates: Option<String>,
@@ -214,6 +251,9 @@ impl Default for LogLimits {
 /// A plan that cannot be launched, before anything was tried.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPlan {
+    /// A piece of the policy is not base64.
+    #[error("a signed piece of the policy is not base64")]
+    Piece,
     /// A number is out of its range.
     #[error("{what} is {value}, but must be from {least} to {most}")]
     Range {
@@ -297,6 +337,7 @@ impl LaunchPlan {
         }
         self.scratch.validate(self.memory_mib)?;
         self.layers.iter().try_for_each(validate_root)?;
+        self.pieces.iter().try_for_each(|piece| piece.bytes().map(drop))?;
         self.containers.iter().enumerate().try_for_each(|(index, container)| self.validate_container(index, container))
     }
 
@@ -405,6 +446,7 @@ pub(crate) mod tests {
             scratch: Scratch::Encrypted { bytes: 64 << 20, folder: "/var/tmp".into() },
             ports: vec!["8080:80".parse().unwrap()],
             policy: "package policy\n".into(),
+            pieces: vec![],
             host_certificates: None,
             reference_values: None,
             containers: vec![ContainerPlan {

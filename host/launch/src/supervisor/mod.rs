@@ -185,6 +185,7 @@ impl Supervisor {
         self.recorder.update(|record| record.guest = Some(hello))?;
         let digest = bring_up.set_policy().map_err(step)?;
         self.recorder.update(|record| record.policy_digest = Some(digest))?;
+        bring_up.load_pieces().map_err(step)?;
         let layers = bring_up.mount().map_err(step)?;
         self.plan.containers.iter().try_for_each(|container| bring_up.create(container, &layers)).map_err(step)?;
         let group = self.share(&client, happenings)?;

@@ -123,6 +123,7 @@ impl Place {
             scratch: Scratch::Encrypted { bytes: 64 << 20, folder: self.folder.path().into() },
             ports: vec![],
             policy: "allow".into(),
+            pieces: vec![],
             host_certificates: None,
             reference_values: None,
             containers: vec![ContainerPlan { name: "web".into(), image, layers: vec![0], create, stop_signal: 15 }],

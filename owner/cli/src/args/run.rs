@@ -116,6 +116,12 @@ pub(crate) struct Run {
     /// Policy to run under, instead of one made from the image and these options.
     #[arg(long, value_name = "FILE", help_heading = "Policy")]
     pub(crate) policy: Option<PathBuf>,
+    /// Signed fragment of policy to load after the policy, which must allow it. May be repeated.
+    #[arg(long, value_name = "FILE", requires = "policy", help_heading = "Policy")]
+    pub(crate) fragment: Vec<PathBuf>,
+    /// Signed list of transparency ledgers, whose receipts fragments may need. May be repeated.
+    #[arg(long, value_name = "FILE", requires = "policy", help_heading = "Policy")]
+    pub(crate) trust_list: Vec<PathBuf>,
 }
 
 /// The VM.

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use caveau_group::Container;
 use caveau_guest_image::{MANIFEST_FILE, read_manifest};
 use caveau_launch::{
-    ContainerPlan, GroupName, GuestFiles, LaunchPlan, LayerFile, PLAN_VERSION, PortForward, Scratch, StartError,
-    StateError, StateRoot, Tee, check_free, check_machine, start,
+    ContainerPlan, GroupName, GuestFiles, LaunchPlan, LayerFile, PLAN_VERSION, PieceKind, PolicyPiece, PortForward,
+    Scratch, StartError, StateError, StateRoot, Tee, check_free, check_machine, start,
 };
 use caveau_policy::{Policy, generate};
 use caveau_protocol::{ContainerId, ErrorKind, Limits};
@@ -84,6 +84,7 @@ struct Request<'a> {
     scratch: Scratch,
     ports: Vec<PortForward>,
     policy: Option<String>,
+    pieces: Vec<PolicyPiece>,
 }
 
 impl<'a> Request<'a> {
@@ -114,6 +115,7 @@ impl<'a> Request<'a> {
             scratch: scratch(command, memory_mib)?,
             ports,
             policy: command.policy.as_deref().map(owners_policy).transpose()?,
+            pieces: pieces(command)?,
         })
     }
 
@@ -133,6 +135,7 @@ impl<'a> Request<'a> {
             scratch: self.scratch,
             ports: self.ports,
             policy: self.policy.unwrap_or_else(generated),
+            pieces: self.pieces,
             host_certificates: None,
             reference_values: self.reference_values,
             containers: vec![container_plan(command, image, container, &self.name)?],
@@ -149,6 +152,19 @@ fn owners_policy(file: &Path) -> Result<String> {
     let text = commands::policy::read(file)?;
     Policy::parse(&text).with_context(|| format!("{} is no policy that a guest takes", file.display()))?;
     Ok(text)
+}
+
+/// Signed pieces of the owner's policy: lists of ledgers first, which fragments may need. Whether the guest takes them is for
+/// the policy to say.
+fn pieces(command: &args::Run) -> Result<Vec<PolicyPiece>> {
+    let read = |kind: PieceKind| {
+        move |file: &PathBuf| {
+            let envelope = std::fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
+            Ok(PolicyPiece::new(kind, &envelope))
+        }
+    };
+    let lists = command.trust_list.iter().map(read(PieceKind::TrustList));
+    lists.chain(command.fragment.iter().map(read(PieceKind::Fragment))).collect()
 }
 
 /// The name, where no group has it.
