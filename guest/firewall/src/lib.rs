@@ -208,10 +208,8 @@ mod tests {
     #[test]
     fn rules_are_bounded() {
         let listener = Listener { protocol: Protocol::Tcp, port: 80 };
-        let mut rules = Rules {
-            listen: vec![listener; MAX_LISTENERS],
-            connect: vec![destination("::/0", None); MAX_DESTINATIONS],
-        };
+        let mut rules =
+            Rules { listen: vec![listener; MAX_LISTENERS], connect: vec![destination("::/0", None); MAX_DESTINATIONS] };
         check(&rules).unwrap();
         rules.listen.push(listener);
         assert!(matches!(enforce(&rules), Err(FirewallError::TooManyListeners { found: 257 })));

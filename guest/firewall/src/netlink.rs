@@ -4,7 +4,10 @@ use std::{io, os::fd::OwnedFd};
 
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recvfrom, send, socket_with,
-    sockopt::{set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force},
+    sockopt::{
+        set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
+        set_socket_send_buffer_size_force,
+    },
 };
 
 use crate::FirewallError;
@@ -52,17 +55,19 @@ pub(crate) fn transact(messages: &[Message]) -> Result<OwnedFd, FirewallError> {
     while let Some(message) = answers.awaited() {
         // The kernel has worked through the batch when the call that sent it returns: an answer is there, or will never be.
         let received = receive(&socket);
-        let answer = received.map_err(|source| FirewallError::Unacknowledged { message: message.name.clone(), source })?;
+        let answer =
+            received.map_err(|source| FirewallError::Unacknowledged { message: message.name.clone(), source })?;
         answers.read(&answer)?;
     }
     Ok(socket)
 }
 
 fn open() -> io::Result<OwnedFd> {
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
-    set_socket_send_buffer_size_force(&socket, BUFFERS)?;
-    set_socket_recv_buffer_size_force(&socket, BUFFERS)?;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
+    // Root of a user namespace other than the first gets what everybody gets, which is enough for some hundred rules. More
+    // are refused then when they are sent, as a whole.
+    set_socket_send_buffer_size_force(&socket, BUFFERS).or_else(|_| set_socket_send_buffer_size(&socket, BUFFERS))?;
+    set_socket_recv_buffer_size_force(&socket, BUFFERS).or_else(|_| set_socket_recv_buffer_size(&socket, BUFFERS))?;
     Ok(socket)
 }
 
@@ -178,7 +183,10 @@ mod tests {
     use super::*;
 
     fn two() -> [Message; 2] {
-        [Message::new(0, 0x600, &[8, 0, 2, 0, 0, 0, 0, 6], "table".to_owned()), Message::new(6, 0, &[], "rule".to_owned())]
+        [
+            Message::new(0, 0x600, &[8, 0, 2, 0, 0, 0, 0, 6], "table".to_owned()),
+            Message::new(6, 0, &[], "rule".to_owned()),
+        ]
     }
 
     /// An answer of the kernel: to the message of this number, with this error.

@@ -17,7 +17,9 @@ pub enum NetworkError {
     #[error("\"{0}\" does not begin with an IPv4 or IPv6 address: a network is written as 10.0.0.0/8 or fd00::/8")]
     Address(String),
     /// An address inside the network instead of the network.
-    #[error("{address}/{prefix} has bits beyond its prefix: the network is {network}, the address alone {address}/{width}")]
+    #[error(
+        "{address}/{prefix} has bits beyond its prefix: the network is {network}, the address alone {address}/{width}"
+    )]
     HostBits {
         /// The address.
         address: IpAddr,
@@ -35,7 +37,9 @@ pub enum NetworkError {
     #[error("\"{0}\" has no prefix: a network is written as 10.0.0.0/8, one address as 10.0.0.1/32 or fd00::1/128")]
     NoPrefix(String),
     /// The part after the slash.
-    #[error("\"{0}\" does not end with the length of a prefix: a number from 0 to {1}, without sign or leading zero, is expected")]
+    #[error(
+        "\"{0}\" does not end with the length of a prefix: a number from 0 to {1}, without sign or leading zero, is expected"
+    )]
     Prefix(String, u8),
 }
 
@@ -178,7 +182,8 @@ mod tests {
     #[test]
     fn networks_contain_what_shares_their_prefix() {
         let network: IpNetwork = "10.0.0.0/9".parse().unwrap();
-        for (address, inside) in [("10.0.0.0", true), ("10.127.255.255", true), ("10.128.0.0", false), ("a00::", false)] {
+        for (address, inside) in [("10.0.0.0", true), ("10.127.255.255", true), ("10.128.0.0", false), ("a00::", false)]
+        {
             assert_eq!(network.contains(address.parse().unwrap()), inside, "{address}");
         }
         assert_eq!(IpNetwork::host("::ffff:10.0.0.1".parse().unwrap()).to_string(), "10.0.0.1/32");

@@ -230,9 +230,9 @@ fn neighbours(rules: &Rules) -> Vec<Message> {
     }
     to.sort_unstable();
     to.dedup();
-    let output = to.into_iter().map(|to| {
-        Match::any().neighbours().to(to).accept(Chain::Output, format!("neighbour discovery to {to}"))
-    });
+    let output = to
+        .into_iter()
+        .map(|to| Match::any().neighbours().to(to).accept(Chain::Output, format!("neighbour discovery to {to}")));
     let input = Match::any().neighbours().accept(Chain::Input, "neighbour discovery");
     std::iter::once(input).chain(output).collect()
 }

@@ -37,7 +37,8 @@ fn dump(get: u16) -> Vec<Attributes> {
         socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER)).unwrap();
     // NLM_F_REQUEST | NLM_F_DUMP; then struct nfgenmsg of NFPROTO_INET.
     let kind = (10u16 << 8) | get;
-    let head = [&20u32.to_ne_bytes()[..], &kind.to_ne_bytes(), &0x301u16.to_ne_bytes(), &[0; 8], &[1, 0, 0, 0]].concat();
+    let head =
+        [&20u32.to_ne_bytes()[..], &kind.to_ne_bytes(), &0x301u16.to_ne_bytes(), &[0; 8], &[1, 0, 0, 0]].concat();
     send(&socket, &head, SendFlags::empty()).unwrap();
     let mut objects = Vec::new();
     loop {
