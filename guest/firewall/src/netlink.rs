@@ -4,7 +4,10 @@ use std::{io, os::fd::OwnedFd};
 
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recvfrom, send, socket_with,
-    sockopt::{set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force},
+    sockopt::{
+        set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
+        set_socket_send_buffer_size_force,
+    },
 };
 
 use crate::FirewallError;
@@ -61,8 +64,10 @@ pub(crate) fn transact(messages: &[Message]) -> Result<OwnedFd, FirewallError> {
 
 fn open() -> io::Result<OwnedFd> {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
-    set_socket_send_buffer_size_force(&socket, BUFFERS)?;
-    set_socket_recv_buffer_size_force(&socket, BUFFERS)?;
+    // Root of a user namespace other than the first gets what everybody gets, which is enough for some hundred rules. More
+    // are refused then when they are sent, as a whole.
+    set_socket_send_buffer_size_force(&socket, BUFFERS).or_else(|_| set_socket_send_buffer_size(&socket, BUFFERS))?;
+    set_socket_recv_buffer_size_force(&socket, BUFFERS).or_else(|_| set_socket_recv_buffer_size(&socket, BUFFERS))?;
     Ok(socket)
 }
 

@@ -188,7 +188,8 @@ mod tests {
     fn the_steps_come_in_their_order() {
         let (client, asked) = agreeable();
         let mut plan = sample();
-        plan.pieces = vec![PolicyPiece::new(PieceKind::TrustList, b"list"), PolicyPiece::new(PieceKind::Fragment, b"more")];
+        plan.pieces =
+            vec![PolicyPiece::new(PieceKind::TrustList, b"list"), PolicyPiece::new(PieceKind::Fragment, b"more")];
         plan.layers.push(LayerFile { path: "/cache/two".into(), root: "cd".repeat(32) });
         plan.containers[0].layers = vec![1, 0];
         let notes = Mutex::new(Vec::new());

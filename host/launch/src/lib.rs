@@ -54,8 +54,9 @@ pub use machine_start::{SnpHostError, check_snp_host};
 pub use memfd::{SealError, SealedFile};
 pub use name::{GroupName, InvalidName};
 pub use plan::{
-    ContainerPlan, FirmwareFiles, GuestFiles, InvalidPlan, LaunchPlan, LayerFile, LogLimits, MAX_MEMORY_MIB, PieceKind, PolicyPiece,
-    MAX_SCRATCH_BYTES, MAX_VCPUS, MIN_MEMORY_MIB, MIN_SCRATCH_BYTES, PLAN_VERSION, Scratch, Tee, check_machine,
+    ContainerPlan, FirmwareFiles, GuestFiles, InvalidPlan, LaunchPlan, LayerFile, LogLimits, MAX_MEMORY_MIB,
+    MAX_SCRATCH_BYTES, MAX_VCPUS, MIN_MEMORY_MIB, MIN_SCRATCH_BYTES, PLAN_VERSION, PieceKind, PolicyPiece, Scratch,
+    Tee, check_machine,
 };
 pub use ports::{PortError, PortForward, Transport, check_free};
 pub use start::{StartError, Started, start, start_with};

@@ -54,40 +54,7 @@ pub struct LaunchPlan {
     pub version: u16,
     /// The group's name, unique among the user's groups.
     pub name: GroupName,
-    /// A signed piece of policy: an envelope (COSE_Sign1), which the guest verifies and asks the policy about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyPiece {
-    /// What the envelope holds.
-    pub kind: PieceKind,
-    /// The envelope in base64.
-    pub envelope: String,
-}
-
-/// What a signed piece of policy is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PieceKind {
-    /// A fragment.
-    Fragment,
-    /// A list of transparency ledgers.
-    TrustList,
-}
-
-impl PolicyPiece {
-    /// A piece from the bytes of its envelope.
-    #[must_use]
-    pub fn new(kind: PieceKind, envelope: &[u8]) -> Self {
-        Self { kind, envelope: BASE64_STANDARD.encode(envelope) }
-    }
-
-    /// The envelope's bytes.
-    pub(crate) fn bytes(&self) -> Result<Vec<u8>, InvalidPlan> {
-        BASE64_STANDARD.decode(&self.envelope).map_err(|_| InvalidPlan::Piece)
-    }
-}
-
-/// The guest's measured parts.
+    /// The guest's measured parts.
     pub guest: GuestFiles,
     /// The TEE.
     pub tee: Tee,
@@ -126,6 +93,39 @@ impl PolicyPiece {
     /// Seconds after which a guest that does not answer counts as unresponsive.
     #[serde(default = "default_answer_timeout")]
     pub answer_timeout_s: u32,
+}
+
+/// A signed piece of policy: an envelope (COSE_Sign1), which the guest verifies and asks the policy about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyPiece {
+    /// What the envelope holds.
+    pub kind: PieceKind,
+    /// The envelope in base64.
+    pub envelope: String,
+}
+
+/// What a signed piece of policy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PieceKind {
+    /// A fragment.
+    Fragment,
+    /// A list of transparency ledgers.
+    TrustList,
+}
+
+impl PolicyPiece {
+    /// A piece from the bytes of its envelope.
+    #[must_use]
+    pub fn new(kind: PieceKind, envelope: &[u8]) -> Self {
+        Self { kind, envelope: BASE64_STANDARD.encode(envelope) }
+    }
+
+    /// The envelope's bytes.
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>, InvalidPlan> {
+        BASE64_STANDARD.decode(&self.envelope).map_err(|_| InvalidPlan::Piece)
+    }
 }
 
 /// The guest's measured parts.

@@ -1,29 +1,26 @@
 //! Rules as the kernel enforces them, in network namespaces that the tests make.
 
+mod connections;
 mod listing;
 mod namespace;
+mod ownership;
+mod raw;
+mod ruleset;
 
-use namespace::isolated;
+use std::ops::RangeInclusive;
 
-use caveau_firewall::{Destination, FirewallError, Listener, Protocol, Rules, enforce};
-use namespace::{Echo, GUEST, LISTED, LONG, OTHER, Peer, SHORT};
-use std::net::SocketAddr;
+use caveau_firewall::{Destination, Listener, Protocol, Rules};
 
-fn dest(t: &str) -> Destination {
-    Destination { network: t.parse().unwrap(), protocol: None, ports: None }
-}
+/// A destination as a test writes it: network, protocol, ports.
+type To<'a> = (&'a str, Option<Protocol>, Option<RangeInclusive<u16>>);
 
-#[test]
-fn smoke() {
-    isolated("smoke", |peer| {
-        let _r = enforce(&Rules {
-            listen: vec![Listener { protocol: Protocol::Tcp, port: 80 }],
-            connect: vec![dest("10.9.0.2/32"), dest("fd09::2/127")],
-        })
-        .unwrap();
-        for l in listing::chains().iter().chain(&listing::rules()) {
-            println!("{l}");
-        }
-        panic!("x");
-    });
+/// Rules from texts.
+fn rules(listen: &[(Protocol, u16)], connect: &[To<'_>]) -> Rules {
+    let listen = listen.iter().map(|&(protocol, port)| Listener { protocol, port }).collect();
+    let destination = |(network, protocol, ports): &To<'_>| Destination {
+        network: network.parse().unwrap(),
+        protocol: *protocol,
+        ports: ports.clone(),
+    };
+    Rules { listen, connect: connect.iter().map(destination).collect() }
 }

@@ -1,16 +1,18 @@
 //! Two network namespaces of the test's own, joined by a pair of interfaces: one for the guest, one for everybody else.
 //!
-//! The test's program starts itself once more, in new user and network namespaces, where it is root; the thread of the peer
+//! The test's program starts itself once more, in a new network namespace where it is root (and in a new user
+//! namespace for that, where it is not root already); the thread of the peer
 //! leaves for a network namespace of its own. Nothing of this touches the machine's network.
 
 use std::{
-    env,
-    io::{BufRead as _, BufReader, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    env, fs,
+    io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::PathBuf,
     process::{Command, Stdio},
     sync::mpsc::{Receiver, Sender, channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::thread::{UnshareFlags, gettid};
@@ -28,7 +30,8 @@ pub(crate) const OTHER: [&str; 2] = ["10.9.0.3", "fd09::3"];
 
 /// Runs the test of that name in namespaces of its own; says so where the machine has none.
 pub(crate) fn isolated(test: &str, body: fn(&Peer)) {
-    if env::var_os(INSIDE).is_some() {
+    if let Some(outside) = env::var_os(INSIDE) {
+        assert_ne!(outside, network_namespace(), "this is the machine's own network");
         return body(&Peer::new());
     }
     if let Err(reason) = probe() {
@@ -37,21 +40,33 @@ pub(crate) fn isolated(test: &str, body: fn(&Peer)) {
     }
     let program = env::current_exe().unwrap();
     let mut inside = unshared(program.to_str().unwrap());
-    let result = inside.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(INSIDE, "1").output().unwrap();
+    let result = inside
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, network_namespace())
+        .output()
+        .unwrap();
     let said = [result.stdout, result.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(result.status.success(), "{said}");
     assert!(said.contains("1 passed"), "nothing ran: {said}");
 }
 
+/// The calling thread's, as the kernel names it.
+fn network_namespace() -> PathBuf {
+    fs::read_link("/proc/thread-self/ns/net").unwrap()
+}
+
 fn unshared(program: &str) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net", "--", program]);
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--net", "--", program]);
     command
 }
 
 /// What the tests need, tried where it can do no harm.
 fn probe() -> Result<(), String> {
-    let result = unshared("ip").args(["link", "add", "a", "type", "veth", "peer", "name", "b"]).output();
+    let result = unshared("ip").args(["link", "add", "guest", "type", "veth", "peer", "name", "peer"]).output();
     let result = result.map_err(|error| format!("unshare: {error}"))?;
     if !result.status.success() {
         return Err(String::from_utf8_lossy(&result.stderr).trim().to_owned());
@@ -67,6 +82,9 @@ fn ip(arguments: &str) {
     let result = Command::new("ip").args(arguments.split(' ')).stdin(Stdio::null()).output().unwrap();
     assert!(result.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&result.stderr));
 }
+
+/// The peer's hardware address.
+pub(crate) const HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// What is done at the other end of the pair.
 pub(crate) struct Peer {
@@ -92,14 +110,28 @@ impl Peer {
             IpAddr::V4(address) => ip(&format!("addr add {address}/24 dev {interface}")),
             IpAddr::V6(address) => ip(&format!("addr add {address}/64 dev {interface} nodad")),
         };
-        GUEST.map(|own| address(own, "guest"));
+        GUEST.into_iter().for_each(|own| address(own, "guest"));
         ip("link set guest up");
         peer.run(move || {
             ip("link set lo up");
             LISTED.into_iter().chain(OTHER).for_each(|own| address(own, "peer"));
+            ip("link set peer address 02:00:00:00:00:02");
             ip("link set peer up");
         });
+        peer.await_link();
         peer
+    }
+
+    /// Waits until both ends know that they are connected: until somebody refuses, where nobody answered.
+    fn await_link(&self) {
+        let end = Instant::now() + LONG;
+        let refused =
+            |result: io::Result<TcpStream>| result.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+        let there = || LISTED.into_iter().chain(OTHER).all(|address| refused(connect(at(address, 1))));
+        let here = || GUEST.into_iter().all(|address| self.run(move || refused(connect(at(address, 1)))));
+        while !(there() && here()) {
+            assert!(Instant::now() < end, "the pair of interfaces does not come up");
+        }
     }
 
     /// Does something in the peer's namespace and waits for it.
@@ -152,8 +184,30 @@ impl Echo {
         Self { clients }
     }
 
-    /// Whether somebody connected since the last time.
+    /// Whether somebody connected since the last time, or does within moments.
     pub(crate) fn had_a_client(&self) -> bool {
-        self.clients.try_iter().count() > 0
+        self.clients.recv_timeout(SHORT).is_ok()
     }
+}
+
+/// Connects from the calling thread's namespace, or gives up.
+pub(crate) fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, SHORT)?;
+    stream.set_read_timeout(Some(LONG))?;
+    Ok(stream)
+}
+
+/// Says something to an echo and hears it.
+pub(crate) fn talk(stream: &TcpStream) -> io::Result<()> {
+    let mut stream = stream;
+    stream.write_all(b"hello\n")?;
+    let mut heard = [0; 6];
+    stream.read_exact(&mut heard)?;
+    assert_eq!(&heard, b"hello\n");
+    Ok(())
+}
+
+/// An address of the tests and a port.
+pub(crate) fn at(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse().unwrap(), port)
 }
