@@ -9,6 +9,7 @@
 mod archives;
 mod endorsement;
 mod fixtures;
+mod foreign;
 mod host;
 mod images;
 mod launch;
@@ -41,11 +42,14 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     ports::AGENT_REPLIES,
     ports::AGENT_REQUESTS,
+    foreign::ANY_EVIDENCE,
     archives::ARCHIVE_IMAGE,
     images::ARCHIVE_MANIFEST,
     archives::ARCHIVE_TAR,
+    foreign::AZURE_EVIDENCE,
     endorsement::CERTIFICATE,
     endorsement::CERTIFICATE_TABLE,
+    foreign::COLLATERAL,
     endorsement::EVIDENCE_FILE,
     processor::GUEST_LINK,
     host::GUEST_MANIFEST,
@@ -62,6 +66,7 @@ pub const TARGETS: &[Target] = &[
     processor::PROCESSOR_LINK,
     messages::PROTOCOL_FRAME,
     host::QMP,
+    foreign::QUOTE,
     images::REFERENCE,
     registry::REGISTRY_ANSWERS,
     endorsement::REPORT,
@@ -70,6 +75,7 @@ pub const TARGETS: &[Target] = &[
     messages::SP_FRAME,
     messages::SP_MESSAGE,
     layers::SUPERBLOCK,
+    foreign::TOKEN,
     images::USER_FILES,
     layers::VERITY_DEVICE,
     images::WORDS,
