@@ -10,6 +10,7 @@ mod archives;
 mod endorsement;
 mod envelopes;
 mod fixtures;
+mod foreign;
 mod fragments;
 mod host;
 mod images;
@@ -43,6 +44,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     ports::AGENT_REPLIES,
     ports::AGENT_REQUESTS,
+    foreign::ANY_EVIDENCE,
     archives::ARCHIVE_IMAGE,
     images::ARCHIVE_MANIFEST,
     archives::ARCHIVE_TAR,
@@ -51,6 +53,8 @@ pub const TARGETS: &[Target] = &[
     endorsement::CERTIFICATE_TABLE,
     envelopes::DID_X509,
     envelopes::ENVELOPE,
+    foreign::AZURE_EVIDENCE,
+    foreign::COLLATERAL,
     endorsement::EVIDENCE_FILE,
     processor::GUEST_LINK,
     host::GUEST_MANIFEST,
@@ -68,6 +72,7 @@ pub const TARGETS: &[Target] = &[
     processor::PROCESSOR_LINK,
     messages::PROTOCOL_FRAME,
     host::QMP,
+    foreign::QUOTE,
     images::REFERENCE,
     registry::REGISTRY_ANSWERS,
     endorsement::REPORT,
@@ -78,6 +83,7 @@ pub const TARGETS: &[Target] = &[
     messages::SP_FRAME,
     messages::SP_MESSAGE,
     layers::SUPERBLOCK,
+    foreign::TOKEN,
     images::USER_FILES,
     layers::VERITY_DEVICE,
     images::WORDS,

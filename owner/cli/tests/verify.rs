@@ -192,7 +192,7 @@ fn evidence_of_others_passes_where_it_is_as_expected() {
     let options = ["--profile", "baseline", "--at", "2026-11-23", "--appraisal", &policy];
     let judged = judge(&[&[file.as_str()][..], &options, &["--report-data", &data]].concat());
     assert_eq!((judged.1, judged.2), (Some(0), vec![]));
-    let judged = judge(&[&[file.as_str()][..], &options, &["--report-data", "00"]].concat());
+    let judged = judge(&[&[file.as_str()][..], &options, &["--report-data", "01"]].concat());
     assert_eq!((judged.1, judged.2), (Some(1), vec!["report-data".to_owned()]));
 
     let vm = path("azure-cvm/milan-v3.json");

@@ -72,7 +72,7 @@ fn what_is_not_understood_is_refused() {
         (json!({ "intel": { "tcb_statuses": ["Fine"] } }), "`Fine` is no TCB status"),
         (json!({ "intel": { "tcb_statuses": ["Revoked"] } }), "never taken"),
         (json!({ "sgx": { "enclaves": [{ "isv_prod_id": 1 }] } }), "an enclave is named by"),
-        (json!({ "tdx": { "domains": [{}] } }), "mr_td"),
+        (json!({ "tdx": { "domains": [{}] } }), "failed to read"),
         (json!({ "azure": { "pcrs": { "24": "1".repeat(64) } } }), "numbered from"),
         (json!({ "firmware": { "mitigations": "one" } }), "`firmware.mitigations`: \"one\" is no number"),
         (json!({ "platform_info": { "required": ["smt"] } }), "`smt` is none of the bits"),

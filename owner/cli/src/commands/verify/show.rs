@@ -72,6 +72,21 @@ fn row(name: &str, value: &str) -> String {
     format!("  {name:22} {}\n", shown(value))
 }
 
+/// Most fields of a part that are shown on one line.
+const FIELDS_ON_A_LINE: usize = 5;
+
+/// A value: on one line, or each of its fields on its own where it has many.
+fn rows(text: &mut String, name: &str, value: &Value) {
+    match value {
+        Value::Object(fields) if fields.len() > FIELDS_ON_A_LINE || fields.values().any(Value::is_object) => {
+            for (field, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+                rows(text, &format!("{name}: {}", field.replace('_', " ")), value);
+            }
+        }
+        value => text.push_str(&row(name, &short(value))),
+    }
+}
+
 /// The processor's part of the TCB, from the signed report.
 fn processor(judgement: &Judgement) -> Result<String> {
     let Some(claims) = &judgement.claims else { return Ok(String::new()) };
@@ -83,7 +98,7 @@ fn processor(judgement: &Judgement) -> Result<String> {
         TeeClass::Emulated => "EMULATED TCB (a program of the host says all of this; no hardware stands behind it)\n",
     });
     for (name, value) in value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-        text.push_str(&row(&name.replace('_', " "), &short(value)));
+        rows(&mut text, &name.replace('_', " "), value);
     }
     text.push('\n');
     Ok(text)
