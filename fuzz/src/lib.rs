@@ -21,6 +21,7 @@ mod processor;
 mod registry;
 mod sections;
 mod signed;
+mod tools;
 
 /// One parser under test.
 #[derive(Clone, Copy)]
@@ -57,6 +58,8 @@ pub const TARGETS: &[Target] = &[
     host::LOG_FILE,
     images::MANIFEST,
     launch::OVMF,
+    tools::POLICY_INPUT,
+    tools::POLICY_RECORD,
     policies::POLICY_REQUESTS,
     policies::POLICY_TEXT,
     processor::PROCESSOR_LINK,
