@@ -24,6 +24,7 @@ mod processor;
 mod registry;
 mod sections;
 mod signed;
+mod tools;
 
 /// One parser under test.
 #[derive(Clone, Copy)]
@@ -48,13 +49,13 @@ pub const TARGETS: &[Target] = &[
     archives::ARCHIVE_IMAGE,
     images::ARCHIVE_MANIFEST,
     archives::ARCHIVE_TAR,
+    foreign::AZURE_EVIDENCE,
     envelopes::CBOR,
     endorsement::CERTIFICATE,
     endorsement::CERTIFICATE_TABLE,
+    foreign::COLLATERAL,
     envelopes::DID_X509,
     envelopes::ENVELOPE,
-    foreign::AZURE_EVIDENCE,
-    foreign::COLLATERAL,
     endorsement::EVIDENCE_FILE,
     processor::GUEST_LINK,
     host::GUEST_MANIFEST,
@@ -67,6 +68,8 @@ pub const TARGETS: &[Target] = &[
     images::MANIFEST,
     launch::OVMF,
     fragments::POLICY_FRAGMENT,
+    tools::POLICY_INPUT,
+    tools::POLICY_RECORD,
     policies::POLICY_REQUESTS,
     policies::POLICY_TEXT,
     processor::PROCESSOR_LINK,

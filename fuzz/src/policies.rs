@@ -56,7 +56,7 @@ fn container() -> Container {
     Container::from_image(image, overrides).expect("the seed's image is well-formed")
 }
 
-fn policies() -> Vec<Vec<u8>> {
+pub(crate) fn policies() -> Vec<Vec<u8>> {
     let group = Group::new(vec![container()], Permissions::default()).expect("the seed's group is well-formed");
     let by_hand = "package policy\n\nimport future.keywords.every\nimport future.keywords.in\n\n\
         api_version := \"0.10.0\"\nframework_version := \"0.2.3\"\n\nfragments := []\ncontainers := []\n\n\

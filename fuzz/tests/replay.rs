@@ -68,11 +68,12 @@ macro_rules! replays {
 }
 
 replays! {
-    agent_replies agent_requests archive_image archive_manifest archive_tar cbor certificate certificate_table
-    did_x509 envelope evidence_file guest_link guest_manifest id_block image_config image_policy layer_stream
-    layer_tar log_file manifest ovmf policy_fragment policy_requests policy_text processor_link protocol_frame qmp
-    reference registry_answers report revocation_list signed_envelope signed_evidence signer_certificate sp_frame
-    sp_message superblock user_files verity_device words
+    agent_replies agent_requests any_evidence archive_image archive_manifest archive_tar azure_evidence cbor
+    certificate certificate_table collateral did_x509 envelope evidence_file guest_link guest_manifest id_block
+    image_config image_policy layer_stream layer_tar log_file manifest ovmf policy_fragment policy_input
+    policy_record policy_requests policy_text processor_link protocol_frame qmp quote reference registry_answers
+    report revocation_list signed_envelope signed_evidence signer_certificate sp_frame sp_message superblock token
+    user_files verity_device words
 }
 
 /// A seed that is refused at its first byte starts nothing: each must get through its parser.

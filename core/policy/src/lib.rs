@@ -83,7 +83,7 @@ pub use amendment::{AmendError, Amendment, Edit, Step};
 pub use denial::{Candidate, Denial, Detail, Field, MAX_CANDIDATES, Reason};
 pub use digest::{HostData, PolicyDigest};
 pub use document::MAX_TEXT;
-pub use enforcer::{Answer, Enforcer, Granted, Outcome, Pending, Permit};
+pub use enforcer::{Answer, Enforcer, Granted, Kept, Outcome, Pending, Permit};
 pub use error::PolicyError;
 pub use fragment::{LedgerKey, LedgerKeys};
 pub use generate::{generate, value_text};

@@ -155,8 +155,7 @@ impl Enforcer {
         contents: Option<&Contents>,
     ) -> Result<Verdict, Denial> {
         let point = Point::LoadFragment;
-        let asked = serde_json::to_value(question).unwrap_or_default();
-        let input = self.input(point, &asked);
+        let input = self.input(point, question);
         let request = Request::LoadFragment(question, contents);
         answer::decide(&mut self.policy, &self.platform, state, point, request, &input)
             .map_err(|reasons| Denial::new(point, reasons))

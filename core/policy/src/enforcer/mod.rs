@@ -14,15 +14,17 @@
 mod answer;
 mod fragments;
 mod guard;
+mod journal;
 mod permit;
 
 pub(crate) use answer::{RuleAnswer, ask, contents, reason};
+pub use journal::Kept;
 pub use permit::Permit;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use self::guard::Guard;
+use self::{guard::Guard, journal::Journal};
 use crate::{
     denial::{Denial, Field, Reason},
     digest::{HostData, PolicyDigest},
@@ -48,6 +50,8 @@ pub struct Enforcer {
     open: Option<u64>,
     /// Number of the last grant.
     last: u64,
+    /// What was asked, where that is kept.
+    journal: Option<Journal>,
 }
 
 /// Something that is allowed and must be settled once it was tried.
@@ -96,7 +100,7 @@ impl Enforcer {
         let policy = Policy::parse(text)?;
         policy.check_enforceable()?;
         let (platform, state, guard) = (Platform::guest(), State::default(), Guard::default());
-        Ok(Self { policy, platform, state, guard, open: None, last: 0 })
+        Ok(Self { policy, platform, state, guard, open: None, last: 0, journal: None })
     }
 
     /// The policy in force.
@@ -110,6 +114,7 @@ impl Enforcer {
     /// # Errors
     /// A [`Denial`].
     pub fn mount_device(&mut self, request: &request::MountDevice) -> Answer<permitted::MountLayer> {
+        self.note(Point::MountDevice, request);
         let point = Point::MountDevice;
         self.guard.check_mount(point)?;
         let root = request.device_hash.parse().map_err(|_| {
@@ -125,6 +130,7 @@ impl Enforcer {
     /// # Errors
     /// A [`Denial`].
     pub fn unmount_device(&mut self, request: &request::Unmount) -> Answer<permitted::UnmountLayer> {
+        self.note(Point::UnmountDevice, request);
         self.guard.check_layer_unused(&request.unmount_target)?;
         let verdict = self.decide(Point::UnmountDevice, Request::Unmount(request), request)?;
         let target = request.unmount_target.clone();
@@ -141,6 +147,7 @@ impl Enforcer {
     /// # Errors
     /// A [`Denial`].
     pub fn rw_mount_device(&mut self, request: &request::RwMountDevice) -> Answer<permitted::MountDisk> {
+        self.note(Point::RwMountDevice, request);
         self.guard.check_mount(Point::RwMountDevice)?;
         let verdict = self.decide(Point::RwMountDevice, Request::RwMountDevice(request), request)?;
         let request::RwMountDevice { target, encrypted, filesystem, .. } = request.clone();
@@ -153,6 +160,7 @@ impl Enforcer {
     /// # Errors
     /// A [`Denial`].
     pub fn rw_unmount_device(&mut self, request: &request::Unmount) -> Answer<permitted::UnmountDisk> {
+        self.note(Point::RwUnmountDevice, request);
         self.guard.check_no_overlay(Point::RwUnmountDevice)?;
         let verdict = self.decide(Point::RwUnmountDevice, Request::Unmount(request), request)?;
         let target = request.unmount_target.clone();
@@ -164,6 +172,7 @@ impl Enforcer {
     /// # Errors
     /// A [`Denial`].
     pub fn scratch_mount(&mut self, request: &request::ScratchMount) -> Answer<permitted::MountScratch> {
+        self.note(Point::ScratchMount, request);
         self.guard.check_mount(Point::ScratchMount)?;
         let verdict = self.decide(Point::ScratchMount, Request::ScratchMount(request), request)?;
         let request::ScratchMount { target, encrypted, medium } = request.clone();
@@ -176,6 +185,7 @@ impl Enforcer {
     /// # Errors
     /// A [`Denial`].
     pub fn scratch_unmount(&mut self, request: &request::Unmount) -> Answer<permitted::UnmountScratch> {
+        self.note(Point::ScratchUnmount, request);
         self.guard.check_no_overlay(Point::ScratchUnmount)?;
         let verdict = self.decide(Point::ScratchUnmount, Request::Unmount(request), request)?;
         let target = request.unmount_target.clone();
@@ -193,6 +203,7 @@ impl Enforcer {
     /// # Errors
     /// A [`Denial`].
     pub fn mount_overlay(&mut self, request: &request::MountOverlay) -> Answer<permitted::MountOverlay> {
+        self.note(Point::MountOverlay, request);
         let point = Point::MountOverlay;
         self.guard.check_mount(point)?;
         guard::check_container_id(point, &request.container_id)?;
@@ -213,6 +224,7 @@ impl Enforcer {
     /// # Errors
     /// A [`Denial`].
     pub fn unmount_overlay(&mut self, request: &request::Unmount) -> Answer<permitted::UnmountOverlay> {
+        self.note(Point::UnmountOverlay, request);
         let target = request.unmount_target.clone();
         let id = self.guard.check_container_ended(&target)?;
         let verdict = self.decide(Point::UnmountOverlay, Request::Unmount(request), request)?;
@@ -225,6 +237,7 @@ impl Enforcer {
     /// # Errors
     /// A [`Denial`].
     pub fn create_container(&mut self, request: &request::CreateContainer) -> Answer<permitted::CreateContainer> {
+        self.note(Point::CreateContainer, request);
         let point = Point::CreateContainer;
         self.guard.check_mount(point)?;
         guard::check_container_id(point, &request.container_id)?;
@@ -240,6 +253,7 @@ impl Enforcer {
     /// # Errors
     /// A [`Denial`].
     pub fn exec_in_container(&mut self, request: &request::ExecInContainer) -> Answer<permitted::ExecProcess> {
+        self.note(Point::ExecInContainer, request);
         let point = Point::ExecInContainer;
         let stdio = self.guard.check_container_lives(point, &request.container_id)?;
         let verdict = self.decide(point, Request::ExecInContainer(request), request)?;
@@ -266,6 +280,7 @@ impl Enforcer {
         &mut self,
         request: &request::SignalContainerProcess,
     ) -> Answer<permitted::SignalProcess> {
+        self.note(Point::SignalContainerProcess, request);
         let point = Point::SignalContainerProcess;
         self.guard.check_container_lives(point, &request.container_id)?;
         let verdict = self.decide(point, Request::SignalContainerProcess(request), request)?;
@@ -279,6 +294,7 @@ impl Enforcer {
     /// # Errors
     /// A [`Denial`].
     pub fn shutdown_container(&mut self, request: &request::ShutdownContainer) -> Answer<permitted::ShutdownContainer> {
+        self.note(Point::ShutdownContainer, request);
         let point = Point::ShutdownContainer;
         self.guard.check_container_lives(point, &request.container_id)?;
         let verdict = self.decide(point, Request::ShutdownContainer(request), request)?;
@@ -320,6 +336,7 @@ impl Enforcer {
         self.open = None;
         match outcome {
             Outcome::Done => {
+                self.note_done(pending.number);
                 pending.changes.into_iter().for_each(|change| self.state.apply(change));
                 self.guard.apply(pending.guard);
             }
@@ -353,25 +370,26 @@ impl Enforcer {
     /// Asks the policy, unless a grant is still open.
     fn decide(&mut self, point: Point, request: Request<'_>, input: &impl Serialize) -> Result<Verdict, Denial> {
         self.check_settled(point)?;
-        let asked = serde_json::to_value(input).unwrap_or_default();
-        self.decide_about(point, request, &asked)
+        self.decide_about(point, request, input)
     }
 
-    fn decide_about(&mut self, point: Point, request: Request<'_>, asked: &Value) -> Result<Verdict, Denial> {
+    fn decide_about(&mut self, point: Point, request: Request<'_>, asked: &impl Serialize) -> Result<Verdict, Denial> {
         let input = self.input(point, asked);
         let Self { policy, platform, state, .. } = self;
-        answer::decide(policy, platform, state, point, request, &input).map_err(|reasons| {
-            let input = if input.is_null() { asked } else { &input };
-            explain::denial(policy, (platform, state), (point, request), input, reasons)
-        })
+        let decision = answer::decide(policy, platform, state, point, request, &input).map_err(|reasons| {
+            // Written down only where it is needed: most requests are allowed.
+            let input = if input.is_null() { serde_json::to_value(asked).unwrap_or_default() } else { input };
+            explain::denial(policy, (platform, state), (point, request), &input, reasons)
+        });
+        decision.inspect_err(|denial| self.note_denial(denial))
     }
 
     /// The input that hand-written rules read: the request, and what the guest decides.
-    fn input(&self, point: Point, request: &Value) -> Value {
+    fn input(&self, point: Point, request: &impl Serialize) -> Value {
         if self.policy.document.is_none() {
             return Value::Null;
         }
-        let mut input = request.clone();
+        let mut input = serde_json::to_value(request).unwrap_or_default();
         if let Some(fields) = input.as_object_mut() {
             fields.insert("rule".to_owned(), json!(point.name()));
             fields.insert("sandboxDir".to_owned(), json!(self.platform.sandbox_dir));
@@ -390,12 +408,16 @@ impl Enforcer {
     ) -> Granted<T> {
         self.last = self.last.wrapping_add(1);
         self.open = Some(self.last);
+        self.note_allowed(Some(self.last));
         let pending = Pending { number: self.last, unmounts, changes: verdict.changes, guard };
         Granted { permit: Permit::grant(permitted), pending }
     }
 
     fn permit_flag<T>(&mut self, point: Point, permitted: T) -> Result<Permit<T>, Denial> {
-        self.decide_about(point, Request::Nothing, &json!({})).map(|_| Permit::grant(permitted))
+        self.note_flag(point);
+        self.decide_about(point, Request::Nothing, &json!({}))?;
+        self.note_allowed(None);
+        Ok(Permit::grant(permitted))
     }
 }
 

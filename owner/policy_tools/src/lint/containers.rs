@@ -149,14 +149,11 @@ fn commands(container: &Value, path: &[Step], findings: &mut Findings<'_>) {
     for (index, process) in items(container, "exec_processes").iter().enumerate() {
         let path = below(path, &["exec_processes".into(), index.into()]);
         let command = shown_command(process);
-        match shell(&texts(process, "command")) {
-            Some(false) => {
-                findings.add(EXEC_SHELL, &path, format!("the host runs {command} in it, and types what it does"))
-            }
-            Some(true) | None => {
-                findings.add(EXEC, &path, format!("the host runs {command} in it, any number of times"))
-            }
-        }
+        let (lint, how) = match shell(&texts(process, "command")) {
+            Some(false) => (EXEC_SHELL, "and types what it does"),
+            Some(true) | None => (EXEC, "any number of times"),
+        };
+        findings.add(lint, &path, format!("the host runs {command} in it, {how}"));
     }
 }
 
