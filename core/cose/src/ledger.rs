@@ -58,11 +58,6 @@ pub enum TrustListError {
 }
 
 impl TrustList {
-    /// The ledgers by name, with their keys.
-    pub fn ledgers(&self) -> impl Iterator<Item = (&str, &KeySet)> {
-        self.ledgers.iter().map(|(name, keys)| (name.as_str(), keys))
-    }
-
     /// Reads a payload. Of a ledger's keys, those that are malformed, of kinds that are not supported, without identifier, or
     /// other than the one with the same identifier before them are left out; one must remain (RFC 9052, section 7).
     ///

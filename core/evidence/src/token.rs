@@ -474,11 +474,9 @@ fn hex_claim(claims: &Map<String, Value>, name: &str) -> Option<String> {
 }
 
 fn is_debuggable(claims: &Map<String, Value>) -> Option<bool> {
-    match snp_claim(claims, "is-debuggable").or_else(|| claims.get("x-ms-sgx-is-debuggable")) {
-        // What is no boolean is taken for the worse.
-        Some(value) => Some(value.as_bool().unwrap_or(true)),
-        None => None,
-    }
+    let found = snp_claim(claims, "is-debuggable").or_else(|| claims.get("x-ms-sgx-is-debuggable"));
+    // What is no boolean is taken for the worse.
+    found.map(|value| value.as_bool().unwrap_or(true))
 }
 
 /// The nonce: `eat_nonce` of an EAR, `nonce` of MAA or in what the guest bound (`x-ms-runtime`).

@@ -42,7 +42,7 @@ pub(crate) fn load_trust_list(envelope: &[u8], enforcer: &mut Enforcer) -> Answe
         issuer: opened.issuer().as_str().to_owned(),
         subject: opened.feed().to_owned(),
         svn,
-        ledgers: list.ledgers().map(|(name, set)| (name.to_owned(), keys(set))).collect(),
+        ledgers: list.ledgers().iter().map(|(name, set)| (name.clone(), keys(set))).collect(),
     };
     let granted = enforcer.load_transparency_trust_list(&asked).map_err(|denial| denied(&denial))?;
     enforcer.carry_out(granted, |_permit| Ok::<_, AgentError>(()))?;
