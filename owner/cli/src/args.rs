@@ -1,6 +1,7 @@
 //! The command line: one source for names, help and completion.
 
 mod examples;
+mod fragment;
 mod policy;
 mod run;
 mod verify;
@@ -9,8 +10,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use fragment::{
+    FRAGMENT_CONTENT, FormChoice, Fragment, FragmentAttach, FragmentChain, FragmentDiscover, FragmentGenerate,
+    FragmentInspect, FragmentSign,
+};
 pub(crate) use policy::{ConvertTo, Policy, SeverityChoice};
-pub(crate) use run::{ContainerOptions, GuestFolder, Pull, Run, Source, TeeChoice, Vm};
+pub(crate) use run::{ContainerOptions, Fetch, GuestFolder, Pull, Run, Source, TeeChoice, Vm};
 pub(crate) use verify::{ProfileChoice, Verify};
 
 /// Run standard container images in an attested VM of their own.
@@ -52,6 +57,9 @@ pub(crate) enum Command {
     /// Make policies and look at them.
     #[command(subcommand, after_help = examples::POLICY)]
     Policy(Policy),
+    /// Make, sign and hand out policy fragments: what a policy takes in later.
+    #[command(subcommand, after_help = examples::FRAGMENT)]
+    Fragment(Fragment),
     /// Get a signed proof of what a running group is.
     Attest(Attest),
     /// Check a proof against your own expectations.

@@ -18,8 +18,20 @@ use crate::{args, ui};
 /// Where it cannot be had, or something in it is wrong.
 pub(crate) fn image(source: &args::Source, quiet: bool) -> Result<Image> {
     let store = Store::open_default()?;
-    let fetch = &source.fetch;
-    let options = Options {
+    let options = options(&source.fetch)?;
+    let source = ImageSource::parse(&source.image)?;
+    if quiet || !std::io::stderr().is_terminal() {
+        return Ok(resolve(&store, &source, &options, &Warnings { quiet })?);
+    }
+    Ok(resolve(&store, &source, &options, &Bars::default())?)
+}
+
+/// How images are fetched, as it was asked for.
+///
+/// # Errors
+/// Where the platform is none.
+pub(crate) fn options(fetch: &args::Fetch) -> Result<Options> {
+    Ok(Options {
         platform: fetch.platform.parse()?,
         pull: match fetch.pull {
             args::Pull::Always => PullPolicy::Always,
@@ -29,17 +41,13 @@ pub(crate) fn image(source: &args::Source, quiet: bool) -> Result<Image> {
         ca_certificates: fetch.ca_cert.clone(),
         insecure_registries: fetch.insecure_registry.clone(),
         ..Options::default()
-    };
-    let source = ImageSource::parse(&source.image)?;
-    if quiet || !std::io::stderr().is_terminal() {
-        return Ok(resolve(&store, &source, &options, &Warnings { quiet })?);
-    }
-    Ok(resolve(&store, &source, &options, &Bars::default())?)
+    })
 }
 
 /// Without a terminal: only what a person must know.
-struct Warnings {
-    quiet: bool,
+pub(crate) struct Warnings {
+    /// Not even those.
+    pub(crate) quiet: bool,
 }
 
 impl Progress for Warnings {

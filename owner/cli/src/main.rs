@@ -78,6 +78,7 @@ fn dispatch(cli: Cli) -> Result<Outcome> {
         Command::Inspect(command) => commands::groups::inspect(&command),
         Command::Stats(command) => commands::groups::stats(&command, json),
         Command::Policy(command) => commands::policy::run(command, json, quiet),
+        Command::Fragment(command) => commands::fragment::run(command, json, quiet),
         Command::Attest(command) => commands::attest::run(&command, quiet),
         Command::Verify(command) => commands::verify::run(&command, json, quiet),
         Command::Measure(command) => commands::measure::run(&command, json),

@@ -22,6 +22,7 @@ fn help_names_every_command_and_hides_its_own_processes() {
         "inspect",
         "stats",
         "policy",
+        "fragment",
         "attest",
         "verify",
         "measure",

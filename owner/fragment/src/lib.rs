@@ -8,7 +8,10 @@ mod chain;
 mod key;
 pub mod pem;
 mod text;
+mod token;
 
 pub use chain::{DevelopmentChain, DevelopmentSpec, MakeChainError};
+pub use cryptoki::types::AuthPin;
 pub use key::{KeyError, PrivateKey};
 pub use text::{FragmentText, INCLUDES, TextError};
+pub use token::{TokenError, TokenKey, TokenUri};

@@ -41,6 +41,7 @@ pub use layers::StoredLayer;
 pub use maintain::{ImageEntry, Removed};
 pub use options::{Limits, Options, Proxies, PullPolicy, Retry};
 pub use progress::{Event, Progress};
+pub use remote::{Artifact, Attached, Referrer, attach, discover};
 pub use resolve::{Image, resolve};
 pub use source::{ImageSource, LocalImage};
 pub use store::Store;

@@ -13,12 +13,14 @@ mod challenge;
 mod credentials;
 pub(crate) mod http;
 pub(crate) mod proxy;
+mod push;
+mod referrers;
 mod tls;
 
 use std::io::Read;
 use std::sync::OnceLock;
 
-use caveau_oci::{Descriptor, Digest, Document, MediaType, Reference, limits, parse_document};
+use caveau_oci::{Descriptor, Digest, Document, Manifest, MediaType, Reference, limits, parse_document};
 
 use crate::plan::{LayerSource, LayerSpec, Plan};
 use crate::{Options, Progress, RegistryError};
@@ -27,6 +29,7 @@ use http::Session;
 
 pub(crate) use credentials::config_dir as docker_config_dir;
 pub use proxy::Proxies;
+pub use referrers::{Artifact, Attached, Referrer, attach, discover};
 
 /// An image's repository in its registry. Nothing is sent before something is asked for.
 pub(crate) struct Remote<'a> {
@@ -52,21 +55,24 @@ impl<'a> Remote<'a> {
 
     /// What the reference means now.
     pub(crate) fn plan(&self, image: &str) -> Result<Plan, RegistryError> {
+        let (bytes, _, manifest) = self.platform_manifest(image)?;
+        let config = self.document(&manifest.config)?;
+        Plan::of_manifest(image, Digest::of(&bytes), bytes, &manifest, config)
+    }
+
+    /// The manifest of the platform that is wanted: its bytes, the type that the registry says it has, and what it says.
+    fn platform_manifest(&self, image: &str) -> Result<(Vec<u8>, Option<String>, Manifest), RegistryError> {
         let mut identifier = self.reference.identifier();
         let mut expected = self.reference.digest();
         let mut size = None;
         for _ in 0..limits::MAX_INDEX_DEPTH {
             let (bytes, media_type) = self.manifest(&identifier, expected, size)?;
-            let digest = Digest::of(&bytes);
             match parse_document(&bytes, media_type.as_deref())? {
                 Document::Index(index) => {
                     let entry = self.options.platform.select(&index)?;
                     (identifier, expected, size) = (entry.digest.to_string(), Some(entry.digest), Some(entry.size));
                 }
-                Document::Manifest(manifest) => {
-                    let config = self.document(&manifest.config)?;
-                    return Plan::of_manifest(image, digest, bytes, &manifest, config);
-                }
+                Document::Manifest(manifest) => return Ok((bytes, media_type, manifest)),
             }
         }
         Err(RegistryError::Inconsistent {

@@ -49,6 +49,9 @@ const PACKAGES: &[Package] = &[
     any("umoci"),
     any("docker-registry"),
     any("openssl"),
+    // Keys in tokens, for the signing of fragments.
+    any("softhsm2"),
+    any("opensc"),
     any("redis-tools"),
     any("wrk"),
     any("python3"),

@@ -124,6 +124,51 @@ Standard error has each decision that differs from the recorded one, what was as
 and last \"N of M decisions agree\", M being the lines that hold a result.
 Exit codes: 0 where M is not 0 and all agree, 1 where one differs or no line holds a result, 2 where a file cannot be read.";
 
+/// `caveau fragment`.
+pub(super) const FRAGMENT: &str = "Examples:
+  caveau fragment generate nginx -n web > web.rego
+  caveau fragment chain keys                               a key and certificates to try it with
+  caveau fragment sign web.rego --key keys/signer.key --chain keys/chain.pem --feed example.org/web
+  caveau fragment inspect web.rego.cose
+  caveau fragment attach registry.example.org/web:1 web.rego.cose";
+
+/// `caveau fragment generate`.
+pub(super) const FRAGMENT_GENERATE: &str = "Examples:
+  caveau fragment generate nginx --namespace web --svn 2 > web.rego
+  caveau fragment generate oci:./nginx -n web --read-only > web.rego
+  caveau fragment generate --policy web-policy.rego -n web > web.rego";
+
+/// `caveau fragment chain`.
+pub(super) const FRAGMENT_CHAIN: &str = "Examples:
+  caveau fragment chain keys                               prints the signer's name for policies
+  caveau fragment chain keys --name 'Web team' --key-type ed25519 --days 30";
+
+/// `caveau fragment sign`.
+pub(super) const FRAGMENT_SIGN: &str = "Examples:
+  caveau fragment sign web.rego --key keys/signer.key --chain keys/chain.pem --feed example.org/web
+  caveau fragment sign web.rego --key keys/signer.key --chain keys/chain.pem --feed example.org/web --form claims
+  caveau fragment sign web.rego --pkcs11 'pkcs11:token=web;object=signer' --chain keys/chain.pem --feed example.org/web
+
+What is printed goes into the list `fragments` of the policy that shall take the fragment.";
+
+/// `caveau fragment inspect`.
+pub(super) const FRAGMENT_INSPECT: &str = "Examples:
+  caveau fragment inspect web.rego.cose
+  caveau fragment inspect web.rego.cose --feed example.org/web --minimum-svn 2 --json
+  caveau fragment inspect web.rego.cose --content > web.rego
+
+The exit code is 1 where the signature does not hold, the issuer does not name the signer, or something else was expected.";
+
+/// `caveau fragment attach`.
+pub(super) const FRAGMENT_ATTACH: &str = "Examples:
+  caveau fragment attach registry.example.org/web:1 web.rego.cose
+  caveau fragment attach registry.example.org/web:1 web.rego.cose --platform linux/arm64";
+
+/// `caveau fragment discover`.
+pub(super) const FRAGMENT_DISCOVER: &str = "Examples:
+  caveau fragment discover registry.example.org/web:1
+  caveau fragment discover registry.example.org/web:1 -o fragments --json";
+
 /// `caveau attest`.
 pub(super) const ATTEST: &str = "Examples:
   caveau attest db --nonce $(openssl rand -hex 32) -o ev.json

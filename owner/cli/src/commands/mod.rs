@@ -2,6 +2,7 @@
 
 pub(crate) mod attest;
 pub(crate) mod doctor;
+pub(crate) mod fragment;
 pub(crate) mod groups;
 pub(crate) mod guest;
 pub(crate) mod image;

@@ -3,7 +3,7 @@
 //! - Plain HTTP and unverified TLS only to hosts that may be insecure: loopback ones and those that the user named. That
 //!   holds for every URL: a redirect or a token server elsewhere must use verified HTTPS.
 //! - A login is sent to the registry and its token server, never along a redirect to another host.
-//! - Only GET (and one POST for tokens), so everything may be tried again: broken connections, time-outs, 408, 429 and 5xx,
+//! - Only GET (and one POST for tokens) here, so everything may be tried again: broken connections, time-outs, 408, 429 and 5xx,
 //!   with pauses that double. Where nobody is (a refused connection, a name that is unknown), that is said at once.
 
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub(super) struct Session<'a> {
     pub(super) reference: &'a Reference,
     pub(super) options: &'a Options,
     progress: &'a dyn Progress,
-    base: String,
+    pub(super) base: String,
     agents: Mutex<BTreeMap<(bool, Option<String>), Agent>>,
     authorization: Mutex<Option<Authorization>>,
 }
@@ -171,12 +171,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn authorization(&self) -> Option<Authorization> {
+    pub(super) fn authorization(&self) -> Option<Authorization> {
         self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Answers the challenge in `response`. `used` is what the request carried: another thread may know better by now.
-    fn log_in(&self, response: &Response<Body>, used: Option<&Authorization>) -> Result<(), Failure> {
+    pub(super) fn log_in(&self, response: &Response<Body>, used: Option<&Authorization>) -> Result<(), Failure> {
         let mut current = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref() != used {
             return Ok(());
@@ -215,7 +215,7 @@ impl<'a> Session<'a> {
     }
 
     /// The client for `url`, by proxy and by whether certificates are verified.
-    fn agent(&self, url: &str) -> Result<Agent, RegistryError> {
+    pub(super) fn agent(&self, url: &str) -> Result<Agent, RegistryError> {
         let protocol = |reason: &str| RegistryError::Protocol { url: shown(url), reason: reason.to_owned() };
         let uri: Uri = url.parse().map_err(|_| protocol("it is not a valid URL"))?;
         let authority = uri.authority().ok_or_else(|| protocol("it names no host"))?;
@@ -386,11 +386,11 @@ fn said(body: &[u8]) -> String {
     text.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
-fn scheme_of(url: &str) -> &str {
+pub(super) fn scheme_of(url: &str) -> &str {
     url.split_once("://").map_or("", |(scheme, _)| scheme)
 }
 
-fn authority_of(url: &str) -> &str {
+pub(super) fn authority_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split(['/', '?', '#']).next().unwrap_or(rest)
 }

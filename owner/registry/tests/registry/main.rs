@@ -2,6 +2,7 @@
 //! against the tools and the registry that people use.
 
 mod layouts;
+mod referrers;
 mod server;
 mod store;
 mod support;

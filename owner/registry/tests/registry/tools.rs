@@ -20,21 +20,21 @@ const HTPASSWD: &str = "user:$2b$05$iHuc6bCcgiDIjVjS2EyED.9sORAyqL/NQj/MTAcAuVwQ
 const LOGIN: &str = "user:pass:word";
 
 /// Debian's docker-registry on a free port of the loopback interface; ended when dropped.
-struct Registry {
+pub(crate) struct Registry {
     child: Child,
-    address: String,
+    pub(crate) address: String,
     dir: tempfile::TempDir,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+pub(crate) enum Kind {
     Plain,
     Password,
     Tls,
 }
 
 impl Registry {
-    fn start(kind: Kind) -> Option<Self> {
+    pub(crate) fn start(kind: Kind) -> Option<Self> {
         let missing = |program: &&str| !Path::new("/usr/bin").join(program).exists();
         if let Some(program) = ["docker-registry", "skopeo", "openssl"].into_iter().find(missing) {
             println!("skipped: no {program}");
@@ -74,13 +74,13 @@ impl Registry {
         Some(registry)
     }
 
-    fn push(&self, layout: &Path, name: &str, arguments: &[&str]) {
+    pub(crate) fn push(&self, layout: &Path, name: &str, arguments: &[&str]) {
         let (source, target) =
             (format!("oci:{}:latest", layout.display()), format!("docker://{}/{name}", self.address));
         skopeo(&[&["--dest-tls-verify=false", "--dest-creds", LOGIN], arguments, &[&source, &target]].concat());
     }
 
-    fn source(&self, name: &str) -> String {
+    pub(crate) fn source(&self, name: &str) -> String {
         format!("{}/{name}", self.address)
     }
 }
@@ -254,7 +254,7 @@ fn a_registry_with_several_platforms_gives_the_one_asked_for() {
 }
 
 /// Stores an index in the registry; skopeo copies indexes but does not make them.
-fn put_manifest(address: &str, name: &str, tag: &str, content: &str) {
+pub(crate) fn put_manifest(address: &str, name: &str, tag: &str, content: &str) {
     let mut connection = std::net::TcpStream::connect(address).unwrap();
     let media_type = "application/vnd.oci.image.index.v1+json";
     let length = content.len();
