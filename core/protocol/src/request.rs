@@ -41,6 +41,8 @@ pub enum AgentRequest {
     Exec(Box<Exec>),
     /// Who are you: answered before any policy is set.
     Hello,
+    /// From now on keep what is asked of the policy, for [`AgentRequest::TakeRequests`].
+    KeepRequests,
     /// Maps and mounts one layer through dm-verity.
     MountLayer(MountLayer),
     /// Puts a container's root file system together.
@@ -98,6 +100,8 @@ pub enum AgentRequest {
         /// The container.
         container: ContainerId,
     },
+    /// What was asked of the policy since the last time, and what it said: the reply's body, JSON Lines.
+    TakeRequests,
     /// Unmounts a layer that nothing uses.
     UnmountLayer {
         /// The layer.
