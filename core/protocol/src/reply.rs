@@ -47,6 +47,11 @@ pub enum AgentReply {
     },
     /// A signed report.
     Report(Report),
+    /// What was asked of the policy: the body, a JSON object a line.
+    Requests {
+        /// How many are missing, for want of room.
+        lost: u64,
+    },
     /// What a container uses.
     Stats(ContainerStats),
     /// Number of bytes taken.

@@ -41,6 +41,8 @@ pub enum AgentRequest {
     Exec(Box<Exec>),
     /// Who are you: answered before any policy is set.
     Hello,
+    /// From now on keep what is asked of the policy, for [`AgentRequest::TakeRequests`].
+    KeepRequests,
     /// Loads a fragment of policy: its signed envelope (COSE_Sign1) is the body.
     LoadFragment,
     /// Loads a list of transparency ledgers whose receipts count: its signed envelope is the body.
@@ -102,6 +104,8 @@ pub enum AgentRequest {
         /// The container.
         container: ContainerId,
     },
+    /// What was asked of the policy since the last time, and what it said: the reply's body, JSON Lines.
+    TakeRequests,
     /// Unmounts a layer that nothing uses.
     UnmountLayer {
         /// The layer.

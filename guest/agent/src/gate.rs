@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use caveau_policy::{Enforcer, Platform, request};
+use caveau_policy::{Enforcer, Platform, RecordLine, request};
 use caveau_protocol::{AgentError, AgentReply, AgentRequest, ContainerId, EventKind, Hello, LayerId, MountScratch};
 use caveau_storage::CorruptionWatch;
 use caveau_tee::Tee;
@@ -109,6 +109,10 @@ impl<D: Disks, M: Maker> Gate<D, M> {
             }
             AgentRequest::DeleteContainer { container } => self.containers.delete(&container, enforcer),
             AgentRequest::Exec(exec) => self.containers.exec(*exec, enforcer, context),
+            AgentRequest::KeepRequests => {
+                enforcer.keep_requests();
+                done()
+            }
             AgentRequest::LoadFragment => fragments::load_fragment(body, enforcer),
             AgentRequest::LoadTransparencyTrustList => fragments::load_trust_list(body, enforcer),
             AgentRequest::MountLayer(layer) => self.mount_layer(&layer, enforcer),
@@ -117,6 +121,7 @@ impl<D: Disks, M: Maker> Gate<D, M> {
             AgentRequest::Signal { process, signal } => self.containers.signal(&process, signal, enforcer),
             AgentRequest::StartContainer { container } => self.containers.start(&container),
             AgentRequest::Stats { container } => self.containers.stats(&container, enforcer),
+            AgentRequest::TakeRequests => Ok(kept_requests(enforcer)),
             AgentRequest::UnmountLayer { layer } => self.unmount_layer(layer, enforcer),
             AgentRequest::UnmountOverlay { container } => self.unmount_overlay(&container, enforcer),
             _ => Err(invalid("this request is not a step")),
@@ -292,6 +297,18 @@ impl<D: Disks, M: Maker> Steps for Gate<D, M> {
             }
         }
     }
+}
+
+/// What was asked of the policy, as lines of a record.
+fn kept_requests(enforcer: &mut Enforcer) -> (AgentReply, Vec<u8>) {
+    let kept = enforcer.take_requests();
+    let mut lines = Vec::new();
+    for request in kept.requests {
+        // Texts, numbers and lists of them always serialise.
+        lines.extend(serde_json::to_vec(&RecordLine::Request(request)).unwrap_or_default());
+        lines.push(b'\n');
+    }
+    (AgentReply::Requests { lost: kept.lost }, lines)
 }
 
 fn unknown_layer(id: LayerId) -> AgentError {

@@ -15,7 +15,7 @@ use std::{
     net::Shutdown,
     os::unix::net::UnixStream,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
@@ -27,12 +27,34 @@ use caveau_protocol::{
     read_frame, write_frame,
 };
 
+use crate::request_log::RequestLog;
+
 /// Most frames that wait for the port. A guest that does not read stalls its callers, not the supervisor's memory.
 const MAX_QUEUED: usize = 64;
 
 /// How long to wait before a busy guest is asked again, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long the guest may take to tell what was asked of its policy.
+const REQUESTS_LIMIT: Duration = Duration::from_secs(10);
+
+/// Whether the guest asks its policy about a request.
+fn is_asked_of_the_policy(request: &AgentRequest) -> bool {
+    matches!(
+        request,
+        AgentRequest::CreateContainer(_)
+            | AgentRequest::DeleteContainer { .. }
+            | AgentRequest::Exec(_)
+            | AgentRequest::MountLayer(_)
+            | AgentRequest::MountOverlay(_)
+            | AgentRequest::MountScratch(_)
+            | AgentRequest::Signal { .. }
+            | AgentRequest::Stats { .. }
+            | AgentRequest::UnmountLayer { .. }
+            | AgentRequest::UnmountOverlay { .. }
+    )
+}
 
 /// What can become of a call.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +98,8 @@ struct Shared {
     filled: Condvar,
     /// Told when the queue has room, or the end has come.
     emptied: Condvar,
+    /// Where what is asked of the policy is written down.
+    requests: OnceLock<RequestLog>,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +123,7 @@ impl AgentClient {
             state: Mutex::default(),
             filled: Condvar::new(),
             emptied: Condvar::new(),
+            requests: OnceLock::new(),
         });
         let (for_reader, for_writer) = (Arc::clone(&shared), Arc::clone(&shared));
         std::thread::Builder::new().name("agent-read".into()).spawn(move || for_reader.read_all(reader))?;
@@ -129,9 +154,35 @@ impl AgentClient {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                answer => return answer,
+                answer => {
+                    if is_asked_of_the_policy(&request) {
+                        self.write_requests();
+                    }
+                    return answer;
+                }
             }
         }
+    }
+
+    /// Has what is asked of the policy written down from now on.
+    ///
+    /// # Errors
+    /// [`CallError`]: the guest does not do that.
+    pub(crate) fn keep_requests(&self, log: RequestLog, limit: Duration) -> Result<(), CallError> {
+        self.done(AgentRequest::KeepRequests, limit)?;
+        // Set once, at the start.
+        let _ = self.shared.requests.set(log);
+        Ok(())
+    }
+
+    /// Fetches what was asked of the policy and writes it down, where that is wanted. A group does not end for want of it.
+    fn write_requests(&self) {
+        let Some(log) = self.shared.requests.get() else { return };
+        let _ = log.add(|| match self.call_once(AgentRequest::TakeRequests, Vec::new(), Some(REQUESTS_LIMIT)) {
+            Ok((AgentReply::Requests { .. }, lines)) => Ok(lines),
+            Ok((other, _)) => Err(unexpected(&other)),
+            Err(error) => Err(error),
+        });
     }
 
     fn call_once(&self, request: AgentRequest, body: Vec<u8>, limit: Option<Duration>) -> Result<Answer, CallError> {

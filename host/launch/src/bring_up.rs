@@ -7,6 +7,7 @@ use caveau_protocol::{AgentReply, AgentRequest, ErrorKind, Hello, LayerId, Mount
 use crate::{
     AgentClient, CallError, ContainerPlan, LaunchPlan, LayerFile, PieceKind, Scratch,
     agent::{Answer, unexpected},
+    request_log::RequestLog,
 };
 
 /// A step of the start that failed.
@@ -72,6 +73,16 @@ impl<'a> BringUp<'a> {
             (AgentReply::Policy { digest }, _) => Ok(digest),
             (other, _) => Err(wrong(step, &other)),
         }
+    }
+
+    /// Has what is asked of the policy written down from now on.
+    pub(crate) fn keep_requests(&self, log: RequestLog) -> Result<(), StepError> {
+        let step = "keep a record of requests";
+        let limit = self.end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let kept = self.client.keep_requests(log, limit);
+        kept.map_err(|cause| StepError { step: step.to_owned(), cause })?;
+        (self.note)(step);
+        Ok(())
     }
 
     /// Gives the guest the further pieces of its policy.

@@ -33,6 +33,7 @@ mod memfd;
 mod name;
 mod plan;
 mod ports;
+mod request_log;
 mod secure_processor;
 mod start;
 mod state;

@@ -88,11 +88,19 @@ pub struct LaunchPlan {
     /// Bounds on each container's log.
     #[serde(default)]
     pub log: LogLimits,
+    /// Whether to write down what is asked of the policy: [`crate::GroupFolder::requests`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub record: bool,
     /// Seconds until the guest must have started the containers.
     pub start_timeout_s: u32,
     /// Seconds after which a guest that does not answer counts as unresponsive.
     #[serde(default = "default_answer_timeout")]
     pub answer_timeout_s: u32,
+}
+
+/// For serde: most groups keep no record.
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A signed piece of policy: an envelope (COSE_Sign1), which the guest verifies and asks the policy about.
@@ -457,6 +465,7 @@ pub(crate) mod tests {
                 stop_signal: 15,
             }],
             log: LogLimits::default(),
+            record: false,
             start_timeout_s: 120,
             answer_timeout_s: 20,
         }

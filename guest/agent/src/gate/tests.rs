@@ -404,6 +404,26 @@ fn a_group_lives_from_its_policy_to_its_end() {
 }
 
 #[test]
+fn what_is_asked_of_the_policy_is_kept_where_the_host_wants_it() {
+    let mut bench = Bench::governed();
+    bench.ask(layer(ROOT)).unwrap();
+    assert_eq!(
+        bench.gate.step(AgentRequest::TakeRequests, vec![]).unwrap(),
+        (AgentReply::Requests { lost: 0 }, vec![])
+    );
+    bench.ask(AgentRequest::KeepRequests).unwrap();
+    assert_eq!(bench.ask(layer(OTHER_ROOT)), Err(ErrorKind::Denied));
+    bench.ask(scratch()).unwrap();
+    let (_, body) = bench.gate.step(AgentRequest::TakeRequests, vec![]).unwrap();
+    let text = String::from_utf8(body).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let shown: Vec<_> = lines.iter().map(|line| (line["point"].as_str().unwrap(), line["allowed"] == true)).collect();
+    assert_eq!(shown, [("mount_device", false), ("rw_mount_device", true), ("scratch_mount", true)]);
+    assert!(lines[0]["denial"]["policy_decision"].as_str().unwrap().starts_with("policyDecision<"));
+    assert_eq!(lines[0]["input"]["deviceHash"], OTHER_ROOT);
+}
+
+#[test]
 fn what_has_no_permit_is_not_done() {
     let mut bench = Bench::governed();
     assert_eq!(bench.ask(layer(OTHER_ROOT)), Err(ErrorKind::Denied));

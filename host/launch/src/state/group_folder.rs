@@ -90,6 +90,13 @@ impl GroupFolder {
         self.path.join("supervisor.log")
     }
 
+    /// What was asked of the policy and what it said, where the group was started with `--record`; for
+    /// `caveau policy replay`.
+    #[must_use]
+    pub fn requests(&self) -> PathBuf {
+        self.path.join("requests.jsonl")
+    }
+
     /// The plan.
     ///
     /// # Errors

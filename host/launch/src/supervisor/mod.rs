@@ -47,6 +47,7 @@ use crate::{
     control,
     logs::LogWriter,
     machine_start::{self, MachineStartError, Running},
+    request_log::RequestLog,
     state::{Recorder, now_ns},
 };
 
@@ -184,6 +185,11 @@ impl Supervisor {
         let hello = bring_up.hello().map_err(step)?;
         self.recorder.update(|record| record.guest = Some(hello))?;
         let digest = bring_up.set_policy().map_err(step)?;
+        if self.plan.record {
+            let log =
+                RequestLog::create(&self.folder.requests(), &digest).map_err(host("make the record of requests"))?;
+            bring_up.keep_requests(log).map_err(step)?;
+        }
         self.recorder.update(|record| record.policy_digest = Some(digest))?;
         bring_up.load_pieces().map_err(step)?;
         let layers = bring_up.mount().map_err(step)?;

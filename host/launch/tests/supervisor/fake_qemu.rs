@@ -152,6 +152,7 @@ impl Guest {
                 self.container.lock().unwrap().behaviour = create.process.args.join(" ");
                 done
             }
+            AgentRequest::TakeRequests => Some(Ok((AgentReply::Requests { lost: 0 }, b"{\"asked\":true}\n".to_vec()))),
             AgentRequest::StartContainer { .. } => self.start(),
             AgentRequest::ReadOutput { process, .. } if process.exec == Some(CUT_OFF) => {
                 let message = "no such process".to_owned();

@@ -29,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_group_runs_to_its_end_and_leaves_its_log", a_group_runs_to_its_end_and_leaves_its_log),
     ("a_denied_start_tells_why", a_denied_start_tells_why),
     ("a_failing_qemu_is_quoted", a_failing_qemu_is_quoted),
+    ("a_group_keeps_a_record_of_requests_where_it_is_wanted", a_group_keeps_a_record_of_requests_where_it_is_wanted),
     ("a_frozen_qemu_is_stopped_in_time", a_frozen_qemu_is_stopped_in_time),
     ("a_killed_qemu_is_noticed", a_killed_qemu_is_noticed),
     ("a_killed_supervisor_takes_qemu_with_it", a_killed_supervisor_takes_qemu_with_it),
@@ -128,6 +129,7 @@ impl Place {
             reference_values: None,
             containers: vec![ContainerPlan { name: "web".into(), image, layers: vec![0], create, stop_signal: 15 }],
             log: LogLimits::default(),
+            record: false,
             start_timeout_s: 60,
             answer_timeout_s: 60,
         }
@@ -227,6 +229,21 @@ fn a_group_runs_to_its_end_and_leaves_its_log() {
     assert!(matches!(started.group.attach(None), Err(GroupError::NotRunning { .. })));
     started.group.remove().unwrap();
     assert_eq!(list(&place.root).unwrap(), []);
+}
+
+fn a_group_keeps_a_record_of_requests_where_it_is_wanted() {
+    let place = Place::new();
+    for (record, lines) in [(true, 5), (false, 0)] {
+        let mut plan = place.plan("greet");
+        plan.record = record;
+        let started = place.start(&plan, false).unwrap();
+        started.group.wait_down(Duration::from_secs(60)).unwrap();
+        let text = fs::read_to_string(started.group.folder().requests()).unwrap_or_default();
+        // The first line, and one for each step: layer, scratch, overlay, container.
+        assert!(text.lines().count() >= lines && (record || text.is_empty()), "{text}");
+        assert!(!record || text.lines().next().unwrap().contains("policy_digest") && text.contains("asked"), "{text}");
+        started.group.remove().unwrap();
+    }
 }
 
 fn a_denied_start_tells_why() {

@@ -113,6 +113,10 @@ pub(crate) struct Run {
     /// Remove the group's records when it ends.
     #[arg(long)]
     pub(crate) rm: bool,
+    /// Keep what is asked of the policy, and what it says, for `caveau policy replay`: requests.jsonl in the group's state
+    /// folder, values of variables included.
+    #[arg(long, help_heading = "Policy")]
+    pub(crate) record: bool,
     /// Policy to run under, instead of one made from the image and these options.
     #[arg(long, value_name = "FILE", help_heading = "Policy")]
     pub(crate) policy: Option<PathBuf>,

@@ -140,6 +140,7 @@ impl<'a> Request<'a> {
             reference_values: self.reference_values,
             containers: vec![container_plan(command, image, container, &self.name)?],
             log: caveau_launch::LogLimits::default(),
+            record: command.record,
             start_timeout_s: START_TIMEOUT_S,
             answer_timeout_s: ANSWER_TIMEOUT_S,
             name: self.name,
@@ -253,6 +254,11 @@ fn start_failure(root: &StateRoot, name: &GroupName, remove: bool, error: StartE
         }
     } else if kept {
         message.push_str(&format!("\nsee also: caveau inspect {name}; caveau rm {name} removes it"));
+        let recorded = caveau_launch::Group::open(root, name).map(|group| group.folder().requests());
+        if let Some(path) = recorded.ok().filter(|path| path.is_file()) {
+            let path = path.display();
+            message.push_str(&format!("\nwhat was asked of the policy: caveau policy replay POLICY {path}"));
+        }
     }
     CodedError { message, code }.into()
 }
