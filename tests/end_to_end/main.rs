@@ -4,6 +4,7 @@
 
 mod busybox;
 mod confined;
+mod fragments;
 mod groups;
 mod layers;
 mod nginx;
