@@ -139,7 +139,8 @@ fn statements_must_be_signed_in_force_and_of_this_platform() {
         judged(&platform, &enclave, &info, &of_qe).map(|claims| claims.collateral.evaluation_number)
     };
     assert_eq!(with(&|_, _| ()), Ok(17));
-    let cases: [(&dyn Fn(&mut Value, &mut Value), &str); 8] = [
+    type Change<'a> = &'a dyn Fn(&mut Value, &mut Value);
+    let cases: [(Change<'_>, &str); 8] = [
         (&|info, _| info["nextUpdate"] = "2026-01-14T00:00:00Z".into(), "tcb-info-expired"),
         (&|info, _| info["issueDate"] = "2026-01-16T00:00:00Z".into(), "tcb-info-not-yet-valid"),
         (&|_, of_qe| of_qe["nextUpdate"] = "2026-01-14T00:00:00Z".into(), "qe-identity-expired"),

@@ -33,11 +33,14 @@ fn maa() -> Value {
     })
 }
 
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+type Change<'a> = &'a dyn Fn(&mut Value);
+
 /// A signer of tokens: its algorithm, its key as JWK, and how it signs.
 struct Signer {
     algorithm: &'static str,
     jwk: Value,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Sign,
 }
 
 impl Signer {
@@ -156,7 +159,7 @@ fn what_a_token_says_is_held_against_expectations() {
         change(&mut claims);
         judged(&signer.token(&signer.header(), &claims), &signer.keys()).1
     };
-    let cases: [(&dyn Fn(&mut Value), &str); 9] = [
+    let cases: [(Change<'_>, &str); 9] = [
         (&|claims| claims["exp"] = (at().unix() - 1).into(), "token-expired"),
         (&|claims| claims["nbf"] = (at().unix() + 600).into(), "token-not-yet-valid"),
         (&|claims| _ = claims.as_object_mut().unwrap().remove("exp"), "token-dates"),
