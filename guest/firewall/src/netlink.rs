@@ -211,6 +211,27 @@ mod tests {
     }
 
     #[test]
+    fn the_most_rules_fit_the_buffers() {
+        use crate::{Destination, IpNetwork, Listener, MAX_DESTINATIONS, MAX_LISTENERS, Protocol, Rules, ruleset};
+        let destination = |number: usize| {
+            let address = std::net::Ipv6Addr::from_bits((0xfd00 << 112) | (u128::try_from(number).unwrap() << 65));
+            let network = IpNetwork::new(address.into(), 63).unwrap();
+            Destination { network, protocol: None, ports: Some(1..=2) }
+        };
+        let rules = Rules {
+            listen: vec![Listener { protocol: Protocol::Udp, port: 1 }; MAX_LISTENERS],
+            connect: (0..MAX_DESTINATIONS).map(destination).collect(),
+        };
+        // Without listeners, neighbour discovery is allowed by network.
+        for (rules, expected) in [(rules.clone(), 784), (Rules { listen: Vec::new(), ..rules }, 785)] {
+            let messages = ruleset::messages(&rules);
+            assert_eq!(messages.len(), expected);
+            // An answer is counted as two KiB at most.
+            assert!(batch(&messages).len() < BUFFERS / 4 && messages.len() * 2048 < BUFFERS);
+        }
+    }
+
+    #[test]
     fn each_message_is_acknowledged_once_and_in_order() {
         let messages = two();
         let mut answers = Answers { messages: &messages, acknowledged: 0 };

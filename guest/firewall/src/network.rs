@@ -1,6 +1,10 @@
 //! Networks as policies write them: an address and the length of its prefix.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// Addresses that share a prefix, as "10.0.0.0/8" or "fd00::/8". Beyond the prefix all bits are zero. No IPv4 address written as
 /// IPv6 (`::ffff:0:0/96`), since no packet has one.
@@ -44,6 +48,15 @@ pub enum NetworkError {
 }
 
 impl IpNetwork {
+    /// Every IPv6 address.
+    pub(crate) const ALL_V6: Self = Self { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), prefix: 0 };
+    /// Addresses that mean something on one link only (RFC 4291, 2.5.6).
+    pub(crate) const LINK_LOCAL: Self =
+        Self { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), prefix: 10 };
+    /// Groups of one link, neighbours who are looked for among them (RFC 4291, 2.7).
+    pub(crate) const LINK_GROUPS: Self =
+        Self { address: IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0)), prefix: 16 };
+
     /// The network with this prefix, in bits.
     ///
     /// # Errors
@@ -170,6 +183,15 @@ mod tests {
         ] {
             let error = text.parse::<IpNetwork>().unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn constants_are_networks() {
+        for (network, text) in
+            [(IpNetwork::ALL_V6, "::/0"), (IpNetwork::LINK_LOCAL, "fe80::/10"), (IpNetwork::LINK_GROUPS, "ff02::/16")]
+        {
+            assert_eq!(text.parse(), Ok(network));
         }
     }
 

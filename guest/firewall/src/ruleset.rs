@@ -214,27 +214,26 @@ fn only_new(chain: Chain) -> Message {
     Match::any().state(Is::NotEqual, NEW).message(chain, Verdict::Drop, name)
 }
 
-/// Neighbour discovery, which is not tracked, where a rule can concern IPv6.
+/// Neighbour discovery, which is not tracked, where a rule can concern IPv6. Solicitations go to a group of the link, or to a
+/// neighbour that is known; advertisements to who asked.
 fn neighbours(rules: &Rules) -> Vec<Message> {
-    let listed = rules.connect.iter().map(|destination| destination.network).filter(|to| to.address().is_ipv6());
-    // Solicitations go to a group of the link, advertisements to who asked.
-    let group = IpNetwork::new(IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 0]), 16);
-    let link = IpNetwork::new(IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0]), 10);
-    let mut to: Vec<IpNetwork> = listed.collect();
-    if to.is_empty() && rules.listen.is_empty() {
+    let networks = rules.connect.iter().map(|destination| destination.network);
+    let mut to: Vec<IpNetwork> = networks.filter(|network| network.address().is_ipv6()).collect();
+    if !rules.listen.is_empty() {
+        to = vec![IpNetwork::ALL_V6];
+    } else if !to.is_empty() {
+        to.extend([IpNetwork::LINK_LOCAL, IpNetwork::LINK_GROUPS]);
+        to.sort_unstable();
+        to.dedup();
+    } else {
         return Vec::new();
     }
-    to.extend([group, link].into_iter().flatten());
-    if !rules.listen.is_empty() {
-        to = IpNetwork::new(IpAddr::from([0u16; 8]), 0).into_iter().collect();
-    }
-    to.sort_unstable();
-    to.dedup();
-    let output = to
-        .into_iter()
-        .map(|to| Match::any().neighbours().to(to).accept(Chain::Output, format!("neighbour discovery to {to}")));
-    let input = Match::any().neighbours().accept(Chain::Input, "neighbour discovery");
-    std::iter::once(input).chain(output).collect()
+    let mut messages = vec![Match::any().neighbours().accept(Chain::Input, "neighbour discovery")];
+    messages.extend(to.into_iter().map(|to| {
+        let name = format!("neighbour discovery to {to}");
+        Match::any().neighbours().to(to).accept(Chain::Output, name)
+    }));
+    messages
 }
 
 fn listener(listener: &Listener) -> Message {
