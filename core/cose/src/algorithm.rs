@@ -229,7 +229,8 @@ impl Scheme {
                 vec![sequence(&[&rsa(last), &NULL])]
             }
             Self::RsaPss(hash) => {
-                // RFC 4055, section 3.1: the hash with NULL or without parameters; the trailer's default left out, or not.
+                // RFC 4055, section 3.1: the hash with NULL or without parameters; the trailer's default left out, or
+                // not.
                 let salt = u64::try_from(hash.length()).unwrap_or(0);
                 let with = |parameters: &[u8], trailer: &[u8]| {
                     let hash = sequence(&[&object_id(&hash.oid()), parameters]);

@@ -1,7 +1,7 @@
 //! CBOR (RFC 8949), one spelling for each value: definite lengths, shortest heads, no key twice in a map.
 //!
-//! So decoding loses nothing: what was decoded encodes to the bytes it came from. The order of a map's keys is kept, since
-//! COSE does not fix it.
+//! So decoding loses nothing: what was decoded encodes to the bytes it came from. The order of a map's keys is kept,
+//! since COSE does not fix it.
 
 use std::collections::BTreeSet;
 
@@ -76,8 +76,8 @@ impl<'a> Value<'a> {
         out
     }
 
-    /// A map with its keys in canonical order: the shorter encoding first, then bytewise (RFC 7049, section 3.9), as COSE
-    /// tools write headers.
+    /// A map with its keys in canonical order: the shorter encoding first, then bytewise (RFC 7049, section 3.9), as
+    /// COSE tools write headers.
     #[must_use]
     pub fn sorted_map(mut entries: Vec<(Value<'a>, Value<'a>)>) -> Self {
         entries.sort_by_cached_key(|(key, _)| {

@@ -1,7 +1,7 @@
 //! X.509 certificates of signers, read strictly and without re-encoding: what is signed are the bytes as they came.
 //!
-//! RFC 5280. Read are the parts by which a chain is judged and by which a did:x509 names a signer; a critical extension that
-//! is not read here is kept, for the chain's judge to refuse.
+//! RFC 5280. Read are the parts by which a chain is judged and by which a did:x509 names a signer; a critical extension
+//! that is not read here is kept, for the chain's judge to refuse.
 
 use caveau_snp::time::Timestamp;
 use der::asn1::{AnyRef, BitStringRef, ContextSpecific, GeneralizedTime, OctetStringRef, UtcTime};

@@ -13,8 +13,9 @@ pub const MAX_CERTIFICATES: usize = 16;
 pub enum Validity {
     /// At this time.
     At(Timestamp),
-    /// At the last second of the signer's certificate: what was signed while that certificate was in force holds for ever,
-    /// and no clock is asked. So do the tools of Azure Container Instances; a guest has no clock that its host does not set.
+    /// At the last second of the signer's certificate: what was signed while that certificate was in force holds for
+    /// ever, and no clock is asked. So do the tools of Azure Container Instances; a guest has no clock that its host
+    /// does not set.
     LeafEnd,
 }
 
@@ -74,10 +75,11 @@ pub enum ChainError {
 }
 
 impl<'a> Chain<'a> {
-    /// Reads a chain and checks everything about it but whose root it is: names, signatures, rights to issue, path lengths,
-    /// validity, critical extensions, and the right of the first key to sign documents.
+    /// Reads a chain and checks everything about it but whose root it is: names, signatures, rights to issue, path
+    /// lengths, validity, critical extensions, and the right of the first key to sign documents.
     ///
-    /// The last certificate is the chain's end and need not be self-signed: a did:x509 names an authority by its digest.
+    /// The last certificate is the chain's end and need not be self-signed: a did:x509 names an authority by its
+    /// digest.
     ///
     /// # Errors
     /// [`ChainError`].

@@ -10,9 +10,9 @@
 //! fulcio-issuer:HOST[/PATH]         Fulcio's extension with https://HOST[/PATH]
 //! ```
 //!
-//! Values are percent-encoded. Stricter than the tools of Azure Container Instances: a `+` is refused, which some read as a
-//! space and others as itself; so are spaces that are not encoded, and parts that nobody would look at. Not as they do, an
-//! extended key usage may be one of the standard ones alone: they ask for one further to be there.
+//! Values are percent-encoded. Stricter than the tools of Azure Container Instances: a `+` is refused, which some read
+//! as a space and others as itself; so are spaces that are not encoded, and parts that nobody would look at. Not as
+//! they do, an extended key usage may be one of the standard ones alone: they ask for one further to be there.
 
 use core::net::IpAddr;
 use std::fmt;
@@ -32,8 +32,9 @@ const MAX_POLICIES: usize = 16;
 /// Most attributes of a subject policy.
 const MAX_ATTRIBUTES: usize = 32;
 
-/// Keys of the subject policy, and the contents of the attribute types' identifiers (2.5.4). `S` is what Azure's tools know,
-/// `ST` what the method says; `C`, `O` and the like may come several times in a subject, `CN` and `SERIALNUMBER` may not.
+/// Keys of the subject policy, and the contents of the attribute types' identifiers (2.5.4). `S` is what Azure's tools
+/// know, `ST` what the method says; `C`, `O` and the like may come several times in a subject, `CN` and `SERIALNUMBER`
+/// may not.
 const SUBJECT_KEYS: [(&str, &[u8], bool); 10] = [
     ("C", &[0x55, 4, 6], true),
     ("CN", &[0x55, 4, 3], false),
@@ -139,8 +140,8 @@ impl DidX509 {
         Ok(Self { text: text.to_owned(), hash, fingerprint, policies })
     }
 
-    /// The name of the signer of a chain: by the authority with this place in the chain (1 is the issuer of the signer's
-    /// certificate, the last is the root) and by policies. `None` where there is no such authority.
+    /// The name of the signer of a chain: by the authority with this place in the chain (1 is the issuer of the
+    /// signer's certificate, the last is the root) and by policies. `None` where there is no such authority.
     #[must_use]
     pub fn of(chain: &[&[u8]], authority: usize, hash: Hash, policies: &[Policy]) -> Option<Self> {
         let der = chain.get(authority).filter(|_| authority > 0)?;
@@ -258,8 +259,8 @@ impl fmt::Display for San {
     }
 }
 
-/// Whether the subject has the attribute. Where a type may come once, a subject that has it twice has it not: which of them
-/// counts is read differently by different tools.
+/// Whether the subject has the attribute. Where a type may come once, a subject that has it twice has it not: which of
+/// them counts is read differently by different tools.
 fn subject_has(leaf: &Certificate<'_>, oid: &[u8], text: &str) -> bool {
     let several = SUBJECT_KEYS.iter().any(|(_, known, several)| *known == oid && *several);
     let mut found = leaf.subject_attributes().iter().filter(|attribute| attribute.oid == oid);

@@ -1,4 +1,5 @@
-//! What envelopes and receipts say of themselves: COSE header parameters (RFC 9052, section 3) and the claims among them.
+//! What envelopes and receipts say of themselves: COSE header parameters (RFC 9052, section 3) and the claims among
+//! them.
 //!
 //! | label | what | source |
 //! |---|---|---|
@@ -143,7 +144,8 @@ impl<'a> Header<'a> {
     }
 }
 
-/// Checks that labels are integers or texts, and that a reader who understands `understood` may read a header with them.
+/// Checks that labels are integers or texts, and that a reader who understands `understood` may read a header with
+/// them.
 pub(crate) fn check_labels(map: &Value<'_>, understood: &[Value<'static>]) -> Result<(), EnvelopeError> {
     let entries = map.as_map().ok_or_else(|| wrong("header", "a map", map))?;
     for (label, _) in entries {

@@ -76,7 +76,8 @@ impl KeyKind {
         }
     }
 
-    /// Whether the bytes have this kind's length and beginning. Whether a point lies on its curve shows when it is used.
+    /// Whether the bytes have this kind's length and beginning. Whether a point lies on its curve shows when it is
+    /// used.
     fn fits(self, bytes: &[u8]) -> bool {
         match self {
             Self::Ed25519 => bytes.len() == 32,
@@ -105,8 +106,8 @@ impl fmt::Debug for PublicKey<'_> {
 }
 
 impl<'a> PublicKey<'a> {
-    /// A key of this kind from an uncompressed point, a PKCS #1 RSAPublicKey, or Ed25519's 32 bytes; `None` where the bytes
-    /// do not have that form.
+    /// A key of this kind from an uncompressed point, a PKCS #1 RSAPublicKey, or Ed25519's 32 bytes; `None` where the
+    /// bytes do not have that form.
     #[must_use]
     pub fn new(kind: KeyKind, bytes: impl Into<Cow<'a, [u8]>>) -> Option<Self> {
         let bytes = bytes.into();

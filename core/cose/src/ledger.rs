@@ -1,4 +1,5 @@
-//! Whose receipts count: ledgers' keys, the signed lists that bring them, and the store of those that a policy admitted.
+//! Whose receipts count: ledgers' keys, the signed lists that bring them, and the store of those that a policy
+//! admitted.
 //!
 //! A transparency trust list is an envelope of type `application/vnd.transparency-trust-list.v1+cose` whose payload is
 //!
@@ -36,8 +37,8 @@ const VERIFY: Value<'static> = Value::Int(2);
 /// Keys by their identifiers.
 pub type KeySet = BTreeMap<Vec<u8>, PublicKey<'static>>;
 
-/// The payload of a transparency trust list: ledgers by name, with their keys. That the list itself is trusted is for the
-/// policy to say.
+/// The payload of a transparency trust list: ledgers by name, with their keys. That the list itself is trusted is for
+/// the policy to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustList {
     ledgers: BTreeMap<String, KeySet>,
@@ -58,8 +59,9 @@ pub enum TrustListError {
 }
 
 impl TrustList {
-    /// Reads a payload. Of a ledger's keys, those that are malformed, of kinds that are not supported, without identifier, or
-    /// other than the one with the same identifier before them are left out; one must remain (RFC 9052, section 7).
+    /// Reads a payload. Of a ledger's keys, those that are malformed, of kinds that are not supported, without
+    /// identifier, or other than the one with the same identifier before them are left out; one must remain (RFC 9052,
+    /// section 7).
     ///
     /// # Errors
     /// [`TrustListError`].
@@ -142,8 +144,8 @@ pub struct VerifiedReceipt {
 }
 
 impl TrustedLedgers {
-    /// Trusts the keys that a list, which the policy admitted, has for these of its ledgers. `subject` is the list's feed. A
-    /// key takes the place of another with the same identifier, and is then that list's alone.
+    /// Trusts the keys that a list, which the policy admitted, has for these of its ledgers. `subject` is the list's
+    /// feed. A key takes the place of another with the same identifier, and is then that list's alone.
     pub fn admit<'l>(&mut self, subject: &str, list: &TrustList, ledgers: impl IntoIterator<Item = &'l str>) {
         for name in ledgers {
             let Some(keys) = list.ledgers.get(name) else { continue };
@@ -167,7 +169,8 @@ impl TrustedLedgers {
         self.ledgers.is_empty()
     }
 
-    /// Verifies a receipt for the statement with this digest, by the keys of the ledger whose it says to be and no others.
+    /// Verifies a receipt for the statement with this digest, by the keys of the ledger whose it says to be and no
+    /// others.
     ///
     /// # Errors
     /// [`ReceiptError`].

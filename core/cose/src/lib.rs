@@ -1,5 +1,5 @@
-//! Signed envelopes: COSE_Sign1 with a certificate chain, an issuer that is a did:x509, a feed, and ledgers' receipts. Policy
-//! fragments, transparency trust lists and endorsements come in them.
+//! Signed envelopes: COSE_Sign1 with a certificate chain, an issuer that is a did:x509, a feed, and ledgers' receipts.
+//! Policy fragments, transparency trust lists and endorsements come in them.
 //!
 //! ```text
 //! bytes → Envelope::parse → Envelope            what it says, true or not
@@ -8,10 +8,10 @@
 //! ```
 //!
 //! Trusts nobody: whether an issuer may say something is for the policy that names it. Promises that a
-//! [`VerifiedEnvelope`] was signed by the holder of a certificate that its issuer's did:x509 names, under an authority with
-//! that fingerprint; that what is judged are the bytes as they came, in the one spelling that CBOR and DER have for them; and
-//! that no input makes it panic. Refuses what is not understood: unknown algorithms, critical labels and extensions,
-//! ambiguous names. Asks no clock: the time for which a chain must be valid is an input ([`Validity`]).
+//! [`VerifiedEnvelope`] was signed by the holder of a certificate that its issuer's did:x509 names, under an authority
+//! with that fingerprint; that what is judged are the bytes as they came, in the one spelling that CBOR and DER have
+//! for them; and that no input makes it panic. Refuses what is not understood: unknown algorithms, critical labels and
+//! extensions, ambiguous names. Asks no clock: the time for which a chain must be valid is an input ([`Validity`]).
 
 #![deny(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! Receipts: a ledger's signed word that it holds a signed statement (draft-ietf-cose-merkle-tree-proofs), in the profile of
-//! CCF ledgers (draft-ietf-scitt-receipts-ccf-profile).
+//! Receipts: a ledger's signed word that it holds a signed statement (draft-ietf-cose-merkle-tree-proofs), in the
+//! profile of CCF ledgers (draft-ietf-scitt-receipts-ccf-profile).
 //!
 //! ```text
 //! receipt  = COSE_Sign1: protected {1: algorithm, 4: key id, 15: {1: ledger, 2: subject, 6: time}, 395: 2, …}
@@ -86,8 +86,8 @@ pub enum ReceiptError {
 }
 
 impl<'a> Receipt<'a> {
-    /// Reads a receipt: which ledger's it is, and with which key it is said to be signed. Its proofs are read when it is
-    /// verified, since a receipt of a ledger of another kind is no fault of the envelope it is on.
+    /// Reads a receipt: which ledger's it is, and with which key it is said to be signed. Its proofs are read when it
+    /// is verified, since a receipt of a ledger of another kind is no fault of the envelope it is on.
     ///
     /// # Errors
     /// [`ReceiptError`], one of those that are about form.
@@ -135,8 +135,8 @@ impl<'a> Receipt<'a> {
         self.issued_at
     }
 
-    /// Checks that each of its proofs (there must be one) is for the statement with this digest, and leads to a root that
-    /// `key` signed.
+    /// Checks that each of its proofs (there must be one) is for the statement with this digest, and leads to a root
+    /// that `key` signed.
     ///
     /// # Errors
     /// [`ReceiptError`].

@@ -13,8 +13,8 @@ pub trait Signer {
     /// Why it did not.
     type Error;
 
-    /// Signs a message (not its digest) with an algorithm. The signature has COSE's form: for ECDSA, r and s one after the
-    /// other, each as long as the curve's field.
+    /// Signs a message (not its digest) with an algorithm. The signature has COSE's form: for ECDSA, r and s one after
+    /// the other, each as long as the curve's field.
     ///
     /// # Errors
     /// Where the key cannot be used, or not with that algorithm.
@@ -72,8 +72,8 @@ pub enum SignError<E> {
 }
 
 impl Draft<'_> {
-    /// Signs it, and makes sure that it will be believed: the key is that of the first certificate, the chain is sound, and
-    /// the issuer names the signer.
+    /// Signs it, and makes sure that it will be believed: the key is that of the first certificate, the chain is sound,
+    /// and the issuer names the signer.
     ///
     /// # Errors
     /// [`SignError`].

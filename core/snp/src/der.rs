@@ -1,4 +1,5 @@
-//! Writing DER (ITU-T X.690): just what certificates and revocation lists need. What is handed in as content is written as it is.
+//! Writing DER (ITU-T X.690): just what certificates and revocation lists need. What is handed in as content is written
+//! as it is.
 
 use crate::time::Timestamp;
 

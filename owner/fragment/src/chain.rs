@@ -1,4 +1,5 @@
-//! A certificate chain to try signing with: an authority, and a signer under it. Nobody trusts it who does not choose to.
+//! A certificate chain to try signing with: an authority, and a signer under it. Nobody trusts it who does not choose
+//! to.
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use caveau_cose::build::{

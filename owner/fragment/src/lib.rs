@@ -1,8 +1,9 @@
-//! Signed policy fragments, as their authors make them: their text, the keys that sign, and certificate chains to try them with.
+//! Signed policy fragments, as their authors make them: their text, the keys that sign, and certificate chains to try
+//! them with.
 //!
-//! Trusts the owner's machine and files. Promises that what is signed will be believed by a guest whose policy names the
-//! signer (`caveau-cose` checks it before it is handed out), and that private keys are shown nowhere. Refuses keys that are
-//! encrypted, and chains that are not the key's.
+//! Trusts the owner's machine and files. Promises that what is signed will be believed by a guest whose policy names
+//! the signer (`caveau-cose` checks it before it is handed out), and that private keys are shown nowhere. Refuses keys
+//! that are encrypted, and chains that are not the key's.
 
 mod chain;
 mod key;

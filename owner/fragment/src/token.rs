@@ -1,7 +1,7 @@
 //! Private keys in tokens: hardware security modules and smart cards, by PKCS #11.
 //!
-//! Digests are made here, so that a token needs CKM_ECDSA, CKM_RSA_PKCS_PSS or CKM_EDDSA and nothing more of a signature's
-//! making. The module is the owner's choice and runs within this process.
+//! Digests are made here, so that a token needs CKM_ECDSA, CKM_RSA_PKCS_PSS or CKM_EDDSA and nothing more of a
+//! signature's making. The module is the owner's choice and runs within this process.
 
 use std::fs;
 use std::path::PathBuf;
@@ -82,8 +82,8 @@ impl TokenUri {
     /// Reads a URI.
     ///
     /// # Errors
-    /// [`TokenError::Uri`]: another scheme, an attribute that is not understood, or one that comes twice. A PIN in the URI
-    /// itself is refused: it would stand in the list of processes.
+    /// [`TokenError::Uri`]: another scheme, an attribute that is not understood, or one that comes twice. A PIN in the
+    /// URI itself is refused: it would stand in the list of processes.
     pub fn parse(text: &str) -> Result<Self, TokenError> {
         let refused = |reason: &str| TokenError::Uri(reason.to_owned());
         let rest = text.strip_prefix("pkcs11:").filter(|_| text.len() <= MAX_BYTES);

@@ -91,8 +91,8 @@ fn jwks(ledger: &str, text: &[u8]) -> TrustList {
     TrustList::parse(&Value::Map(vec![(Value::Text(ledger), entry)]).encode()).unwrap()
 }
 
-/// cosesign1go's: an older envelope, one with a hash for payload and a genuine receipt, one with another's receipt grafted on,
-/// and a genuine trust list.
+/// cosesign1go's: an older envelope, one with a hash for payload and a genuine receipt, one with another's receipt
+/// grafted on, and a genuine trust list.
 #[test]
 fn vectors_of_cosesign1go() {
     let Some(folder) = folder("cose") else { return };

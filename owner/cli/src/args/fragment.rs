@@ -116,14 +116,16 @@ pub(crate) struct FragmentSign {
     /// The signer's private key in PEM.
     #[arg(long, value_name = "FILE", help_heading = "Key", required_unless_present = "pkcs11")]
     pub(crate) key: Option<PathBuf>,
-    /// The signer's private key in a token, by a URI as of RFC 7512: pkcs11:token=NAME;object=NAME?module-path=FILE with
-    /// the PIN's file as pin-source=FILE, or the PIN in the variable CAVEAU_PIN.
+    /// The signer's private key in a token, by a URI as of RFC 7512: pkcs11:token=NAME;object=NAME?module-path=FILE
+    /// with the PIN's file as pin-source=FILE, or the PIN in the variable CAVEAU_PIN.
     #[arg(long, value_name = "URI", help_heading = "Key", conflicts_with = "key")]
     pub(crate) pkcs11: Option<String>,
-    /// Signature algorithm: ES256, ES384, ES512, PS256, PS384, PS512 or EdDSA [default: the one that goes with the key].
+    /// Signature algorithm: ES256, ES384, ES512, PS256, PS384, PS512 or EdDSA [default: the one that goes with the
+    /// key].
     #[arg(long, value_name = "NAME", help_heading = "Key")]
     pub(crate) algorithm: Option<Algorithm>,
-    /// The signer's did:x509 [default: by the last certificate of the chain, and the signer's extended key usage or name].
+    /// The signer's did:x509 [default: by the last certificate of the chain, and the signer's extended key usage or
+    /// name].
     #[arg(long, value_name = "DID", help_heading = "Envelope")]
     pub(crate) issuer: Option<String>,
     /// Where the envelope names issuer and feed.
@@ -169,7 +171,8 @@ pub(crate) struct FragmentInspect {
     /// Time at which the certificates must be in force [default: when the signer's certificate ends, as guests do].
     #[arg(long, value_name = "TIME", help_heading = "Expected")]
     pub(crate) at: Option<Timestamp>,
-    /// Judge receipts by the ledgers in this signed transparency trust list; may be repeated. You say that you trust it.
+    /// Judge receipts by the ledgers in this signed transparency trust list; may be repeated. You say that you trust
+    /// it.
     #[arg(long, value_name = "FILE", help_heading = "Expected")]
     pub(crate) trust_list: Vec<PathBuf>,
 }

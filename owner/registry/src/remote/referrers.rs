@@ -1,5 +1,5 @@
-//! What is attached to an image: OCI referrers (image specification 1.1, `subject`; distribution specification 1.1, "Listing
-//! Referrers").
+//! What is attached to an image: OCI referrers (image specification 1.1, `subject`; distribution specification 1.1,
+//! "Listing Referrers").
 //!
 //! ```text
 //! artifact manifest   subject → the image's manifest; config {}; one layer, the content

@@ -1,4 +1,5 @@
-//! Artifacts attached to images: in Debian's registry, which lists no referrers, in one that does, and in ones that lie.
+//! Artifacts attached to images: in Debian's registry, which lists no referrers, in one that does, and in ones that
+//! lie.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -49,8 +49,8 @@ pub(super) fn attach(command: &args::FragmentAttach, json: bool, quiet: bool) ->
     Ok(Outcome::Done)
 }
 
-/// Lists attached fragments, and writes them where that is wanted. Ones that are not signed as they should be are listed, and
-/// the command refuses.
+/// Lists attached fragments, and writes them where that is wanted. Ones that are not signed as they should be are
+/// listed, and the command refuses.
 ///
 /// # Errors
 /// Where the registry does not answer, or a file cannot be written.

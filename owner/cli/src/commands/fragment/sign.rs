@@ -112,8 +112,8 @@ fn token_key(uri: &str) -> Result<TokenKey> {
     Ok(TokenKey::open(&parsed, module, pin)?)
 }
 
-/// The signer's name by the last certificate of its chain, and by its extended key usage: one of its authority's own where
-/// there is one, since other tools do not take the standard ones alone. Without any, by its common name.
+/// The signer's name by the last certificate of its chain, and by its extended key usage: one of its authority's own
+/// where there is one, since other tools do not take the standard ones alone. Without any, by its common name.
 fn default_issuer(ders: &[&[u8]]) -> Result<DidX509> {
     let last = ders.len().saturating_sub(1);
     let leaf = ders.first().filter(|_| last > 0);
