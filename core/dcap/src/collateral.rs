@@ -87,11 +87,11 @@ struct File<'a> {
     service_tcb_info: Option<&'a RawValue>,
     #[serde(rename = "enclaveIdentity", borrow)]
     service_identity: Option<&'a RawValue>,
-    signature: Option<String>,
+    signature: Option<Blob>,
 }
 
 /// Bytes: in hexadecimal, base64, PEM, or as a list of numbers.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(untagged)]
 enum Blob {
     Text(String),
@@ -152,8 +152,7 @@ impl Collateral {
         if let Some(text) = file.qe_identity {
             out.qe_identities.push(signed(text, file.qe_identity_signature, "qe_identity_signature")?);
         }
-        let of_service =
-            |value: &RawValue| signed(value.get().to_owned(), file.signature.clone().map(Blob::Text), "signature");
+        let of_service = |value: &RawValue| signed(value.get().to_owned(), file.signature.clone(), "signature");
         out.tcb_infos.extend(file.service_tcb_info.map(of_service).transpose()?);
         out.qe_identities.extend(file.service_identity.map(of_service).transpose()?);
         for (field, chain) in [
