@@ -48,6 +48,9 @@ pub(crate) fn isolated(test: &str, body: fn(&Peer)) {
     let said = [result.stdout, result.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(result.status.success(), "{said}");
     assert!(said.contains("1 passed"), "nothing ran: {said}");
+    for (_, reason) in said.lines().filter_map(|line| line.split_once("skipped: ")) {
+        println!("skipped: {reason}");
+    }
 }
 
 /// The calling thread's, as the kernel names it.
