@@ -122,6 +122,7 @@ fn words(data: &[u8]) {
     round_trip::<caveau_oci::Digest>(text);
     round_trip::<Platform>(text);
     round_trip::<caveau_policy::Version>(text);
+    round_trip::<caveau_firewall::IpNetwork>(text);
     round_trip::<caveau_group::Capability>(text);
     round_trip::<caveau_group::Signal>(text);
     round_trip::<caveau_protocol::ContainerId>(text);
@@ -146,6 +147,8 @@ fn all_words() -> Vec<Vec<u8>> {
         "linux/amd64",
         "linux/arm64/v8",
         "0.12.0",
+        "10.0.0.0/8",
+        "fd00::/64",
         "CAP_CHOWN",
         "SIGTERM",
         "15",
