@@ -282,7 +282,8 @@ fn policy(text: &str) -> Result<Policy, String> {
         ["san", kind, value] => san(kind, &decode(value)?).map(Policy::San),
         ["subject", attributes @ ..] => subject(attributes).map(Policy::Subject),
         [name, ..] => Err(format!(
-            "`{}` with {} values is no policy; expected eku:OID, subject:KEY:VALUE…, san:TYPE:VALUE or fulcio-issuer:HOST",
+            "`{}` with {} values is no policy; expected eku:OID, subject:KEY:VALUE…, \
+             san:TYPE:VALUE or fulcio-issuer:HOST",
             name.chars().take(32).collect::<String>(),
             parts.len().saturating_sub(1)
         )),

@@ -40,8 +40,8 @@ pub enum TextError {
     Package,
     /// A name that cannot be a package's.
     #[error(
-        "`{0}` cannot be a fragment's package: expected letters, digits and underscores, the first no digit, and none of \
-         policy, framework, api, metadata, data, input"
+        "`{0}` cannot be a fragment's package: expected letters, digits and underscores, the first no digit, and none \
+         of policy, framework, api, metadata, data, input"
     )]
     Namespace(String),
     /// No Rego.

@@ -224,7 +224,8 @@ mod tests {
     #[test]
     fn uris_are_read() {
         let uri = TokenUri::parse(
-            "pkcs11:token=My%20token;object=signer;id=%01%ff;type=private?module-path=/lib/x.so&pin-source=file:/run/pin",
+            "pkcs11:token=My%20token;object=signer;id=%01%ff;type=private\
+             ?module-path=/lib/x.so&pin-source=file:/run/pin",
         )
         .unwrap();
         assert_eq!(uri.token.as_deref(), Some("My token"));
