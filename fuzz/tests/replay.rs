@@ -70,8 +70,8 @@ macro_rules! replays {
 replays! {
     agent_replies agent_requests archive_image archive_manifest archive_tar certificate certificate_table evidence_file
     guest_link guest_manifest id_block image_config image_policy layer_stream layer_tar log_file manifest ovmf
-    policy_fragment policy_requests policy_text processor_link protocol_frame qmp reference registry_answers report revocation_list
-    signed_evidence sp_frame sp_message superblock user_files verity_device words
+    policy_fragment policy_requests policy_text processor_link protocol_frame qmp reference registry_answers report
+    revocation_list signed_evidence sp_frame sp_message superblock user_files verity_device words
 }
 
 /// A seed that is refused at its first byte starts nothing: each must get through its parser.
