@@ -29,7 +29,7 @@ const POLICY: &str = "package policy\n\
 /// Whether the fragment is loaded, as one of the two feeds.
 fn loaded(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else { return false };
-    ["a", "b"].iter().fold(false, |any, feed| loaded_as(feed, text) || any)
+    ["a", "b"].map(|feed| loaded_as(feed, text)).contains(&true)
 }
 
 fn loaded_as(feed: &str, text: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use caveau_policy::{Asked, Outcome, Platform, Point, RecordLine, Recorded, Session};
+use caveau_policy::{Asked, Platform, Point, RecordLine, Recorded};
 use caveau_policy_tools::{PolicyDocument, amend, base64, check, diff, explain, pretty, read, replay, requests};
 use serde_json::json;
 
@@ -68,6 +68,8 @@ fn records() -> Vec<Vec<u8>> {
 /// The seeds themselves are what they are meant to be.
 #[cfg(test)]
 mod tests {
+    use caveau_policy::{Outcome, Session};
+
     use super::*;
 
     #[test]
