@@ -31,7 +31,7 @@ pub(crate) struct Setup {
     pub(crate) kernel: PathBuf,
     /// The kernel that Debian ships, as an extracted package.
     pub(crate) distribution_kernel: PathBuf,
-    /// qboot.
+    /// SeaBIOS.
     pub(crate) bios: PathBuf,
     /// QEMU's option ROM for PVH boot.
     pub(crate) pvh_rom: PathBuf,
@@ -48,7 +48,7 @@ pub(crate) fn setup(root: &Path) -> Result<Setup> {
     apt.install_missing()?;
     let kernel = kernel::own(root, &work, &apt)?;
     let distribution_kernel = kernel::distribution(root, &work, &apt)?;
-    let bios = firmware(&["/usr/share/qemu/qboot.rom"], "qemu-system-data")?;
+    let bios = firmware(&["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"], "seabios")?;
     let pvh_rom = firmware(&["/usr/share/qemu/pvh.bin", "/usr/share/seabios/pvh.bin"], "qemu-system-data")?;
     Ok(Setup { apt_config: apt.config().to_path_buf(), kernel, distribution_kernel, bios, pvh_rom })
 }

@@ -140,7 +140,7 @@ mod tests {
     fn a_guest_is_loaded_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let files = GuestFiles::in_folder(folder.path(), Tee::EmulatedSnp, None).unwrap();
-        for name in ["vmlinux", "initrd.img", "qboot.rom", "pvh.bin"] {
+        for name in ["vmlinux", "initrd.img", "bios-256k.bin", "pvh.bin"] {
             std::fs::write(folder.path().join(name), name).unwrap();
         }
         let error = Guest::load(&files).unwrap_err();

@@ -177,7 +177,7 @@ impl GuestFiles {
         let (kernel, firmware) = match (tee, ovmf) {
             (Tee::EmulatedSnp, None) => {
                 let option_roms = vec![folder.join("pvh.bin")];
-                ("vmlinux", FirmwareFiles::Direct { bios: folder.join("qboot.rom"), option_roms })
+                ("vmlinux", FirmwareFiles::Direct { bios: folder.join("bios-256k.bin"), option_roms })
             }
             (Tee::Snp, Some(path)) => ("vmlinuz", FirmwareFiles::Ovmf { path }),
             _ => return Err(InvalidPlan::Firmware { tee }),

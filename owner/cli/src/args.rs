@@ -264,8 +264,8 @@ pub(crate) enum Guest {
         /// The agent's static binary.
         #[arg(long, value_name = "FILE")]
         agent: PathBuf,
-        /// Firmware that boots the emulated machine: qboot.
-        #[arg(long, value_name = "FILE", default_value = "/usr/share/qemu/qboot.rom")]
+        /// SeaBIOS image that boots the emulated machine.
+        #[arg(long, value_name = "FILE", default_value = "/usr/share/seabios/bios-256k.bin")]
         bios: PathBuf,
         /// QEMU's option ROM that enters the kernel.
         #[arg(long, value_name = "FILE", default_value = "/usr/share/qemu/pvh.bin")]

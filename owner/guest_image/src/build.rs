@@ -19,7 +19,7 @@ use crate::{
 pub const MAX_EXPECTED_VCPUS: u32 = 64;
 
 const INITRD: &str = "initrd.img";
-const BIOS: &str = "qboot.rom";
+const BIOS: &str = "bios-256k.bin";
 const PVH_ROM: &str = "pvh.bin";
 const OVMF: &str = "OVMF.amdsev.fd";
 
@@ -35,7 +35,7 @@ pub struct Inputs {
     pub agent_version: String,
     /// The guest's security version.
     pub svn: u32,
-    /// The firmware that enters the kernel under `emulated-snp`: qboot (`qboot.rom`).
+    /// SeaBIOS (`bios-256k.bin`).
     pub bios: PathBuf,
     /// QEMU's option ROM for PVH boot (`pvh.bin`).
     pub pvh_rom: PathBuf,
@@ -250,12 +250,12 @@ mod tests {
         assert_eq!(contents(&one), contents(&two));
         let names: Vec<String> = contents(&one).into_keys().collect();
         let expected = [
+            "bios-256k.bin",
             "cmdline.emulated-snp",
             "cmdline.snp",
             "guest.json",
             "initrd.img",
             "pvh.bin",
-            "qboot.rom",
             "vmlinux",
             "vmlinuz",
         ];

@@ -13,7 +13,7 @@
 //! | `vmlinux` | the ELF file inside it; `emulated-snp` boots it by its PVH entry |
 //! | `initrd.img` | `newc` archive: `/init` is the agent, `/modules` the modules, `/modules/order` and `/modules/order.TEE` the order of loading |
 //! | `cmdline.TEE` | the kernel's whole command line under that TEE, without a newline |
-//! | `qboot.rom`, `pvh.bin` | the firmware, and the option ROM that QEMU adds for such a kernel, under `emulated-snp` |
+//! | `bios-256k.bin`, `pvh.bin` | SeaBIOS and the option ROM that enters the kernel, under `emulated-snp` |
 //! | `OVMF.amdsev.fd` | where it was given: the firmware of `snp` |
 //! | `guest.json` | [`Manifest`] |
 //!

@@ -101,7 +101,7 @@ impl Bare {
     /// Where QEMU cannot be run or nothing answers.
     pub(super) fn first_answer(&self, port: u16, page: &str) -> Result<Sample> {
         let mut command = Command::new(&self.program);
-        command.args(&self.same).arg("-L").arg(&self.guest).arg("-bios").arg(self.guest.join("qboot.rom"));
+        command.args(&self.same).arg("-L").arg(&self.guest).arg("-bios").arg(self.guest.join("bios-256k.bin"));
         command.arg("-kernel").arg(self.guest.join("vmlinux")).arg("-initrd").arg(&self.initrd);
         command.args(["-serial", &format!("file:{}", self.log.display())]);
         command.args(["-netdev", &format!("user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:80")]);

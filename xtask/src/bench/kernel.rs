@@ -32,7 +32,6 @@ const FIRST_WORDS: &str = "caveau-agent ";
 
 /// Firmware that starts a kernel as it is shipped.
 const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
-const SEABIOS: &str = "/usr/share/seabios/bios-256k.bin";
 
 /// The group.
 const NAME: &str = "bench-kernel";
@@ -114,7 +113,7 @@ fn hear(child: &mut Child) -> Result<()> {
 
 /// How a machine comes to its kernel.
 enum Entry {
-    /// By PVH, under qboot.
+    /// By PVH, under SeaBIOS.
     Pvh,
     /// The image as shipped, under this firmware.
     Image(PathBuf),
@@ -125,7 +124,7 @@ fn arguments(same: &[String], guest: &Path, entry: &Entry) -> Result<Vec<String>
     let folder = GuestFolder::open(guest)?;
     let files = folder.tee(Tee::EmulatedSnp)?;
     let (kernel, firmware) = match entry {
-        Entry::Pvh => (guest.join("vmlinux"), guest.join("qboot.rom")),
+        Entry::Pvh => (guest.join("vmlinux"), guest.join("bios-256k.bin")),
         Entry::Image(firmware) => (guest.join("vmlinuz"), firmware.clone()),
     };
     let command_line = fs::read_to_string(&files.cmdline)?;
@@ -158,16 +157,15 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
     let image = format!("oci:{}", image.display());
     let [ours, theirs] = [&own, &distribution].map(|guest| Product { bed, guest, image: &image });
     output(&mut ours.caveau(&["image", "pull", &image]))?;
-    for (firmware, package) in [(OVMF, "ovmf"), (SEABIOS, "seabios")] {
-        ensure!(Path::new(firmware).is_file(), "{firmware} is missing: install the package {package}");
-    }
+    ensure!(Path::new(OVMF).is_file(), "{OVMF} is missing: install the package ovmf");
     let (program, same) = ours.look(|qemu| Ok((fs::read_link(format!("/proc/{qemu}/exe"))?, same_flags(qemu)?)))?;
     let machine = |guest: &Path, entry: &Entry| -> Result<Machine<'_>> {
         Ok(Machine { program: &program, arguments: arguments(&same, guest, entry)? })
     };
+    let seabios = Entry::Image(own.join("bios-256k.bin"));
     let our_machine = machine(&own, &Entry::Pvh)?;
     let ovmf = machine(&distribution, &Entry::Image(OVMF.into()))?;
-    let bios = machine(&distribution, &Entry::Image(SEABIOS.into()))?;
+    let bios = machine(&distribution, &seabios)?;
     let pvh = machine(&distribution, &Entry::Pvh)?;
 
     let mut report = Report::new("kernel", "QEMU's start to the agent, own kernel", "distribution's kernel under OVMF");

@@ -80,7 +80,7 @@ impl Place {
         let root = StateRoot::at(&folder.path().join("caveau")).unwrap();
         let guest = folder.path().join("guest");
         fs::create_dir(&guest).unwrap();
-        for name in ["vmlinux", "initrd.img", "qboot.rom", "pvh.bin"] {
+        for name in ["vmlinux", "initrd.img", "bios-256k.bin", "pvh.bin"] {
             fs::write(guest.join(name), name.repeat(4096)).unwrap();
         }
         fs::write(guest.join("cmdline.emulated-snp"), "caveau.tee=emulated-snp").unwrap();
@@ -495,7 +495,7 @@ fn nothing_is_inherited_that_should_not() {
     assert!(!has(&group.folder().supervisor_log()), "{qemu:?}");
     let sealed =
         |name: &str| qemu.iter().filter(|open| open.to_string_lossy().contains(&format!("memfd:{name}"))).count();
-    assert_eq!([sealed("vmlinux"), sealed("initrd.img"), sealed("qboot.rom"), sealed("pvh.bin")], [1; 4]);
+    assert_eq!([sealed("vmlinux"), sealed("initrd.img"), sealed("bios-256k.bin"), sealed("pvh.bin")], [1; 4]);
     assert!(!group.folder().path().join("roms").exists());
     group.kill().unwrap();
 }
