@@ -57,7 +57,7 @@ impl Document {
 
     /// How the document answers at a point; absent where it does not.
     pub(crate) fn rule(&self, point: Point) -> Option<RuleKind> {
-        self.rules.get(point.name()).copied()
+        self.kind(point.name())
     }
 
     /// What kind of rule has this name.
@@ -92,9 +92,7 @@ impl Document {
         input: &Value,
         data: &Value,
     ) -> Result<Option<Value>, PolicyError> {
-        let engine = self.engine_with(modules)?;
-        set(engine, input, data)?;
-        eval(engine, "policy", name)
+        self.value("policy", name, modules, input, data)
     }
 
     /// The value of a rule of a fragment, which is one of those beside the document.
@@ -106,9 +104,21 @@ impl Document {
         input: &Value,
         data: &Value,
     ) -> Result<Option<Value>, PolicyError> {
+        self.value(&module.namespace, name, modules, input, data)
+    }
+
+    /// The value of a rule of the document or of a fragment beside it.
+    fn value(
+        &mut self,
+        package: &str,
+        name: &str,
+        modules: &[Arc<Module>],
+        input: &Value,
+        data: &Value,
+    ) -> Result<Option<Value>, PolicyError> {
         let engine = self.engine_with(modules)?;
         set(engine, input, data)?;
-        eval(engine, &module.namespace, name)
+        eval(engine, package, name)
     }
 
     /// The engine with exactly these fragments beside the document.
@@ -218,24 +228,35 @@ fn rules(module: &Ast) -> BTreeMap<String, RuleKind> {
 
 /// A rule's name, and whether it is an alias on its own.
 fn rule_kind(rule: &Rule) -> Option<(String, RuleKind)> {
-    let (refr, alias) = match rule {
-        Rule::Default { refr, .. } => (refr, None),
-        Rule::Spec { head: RuleHead::Compr { refr, assign: Some(assign), .. }, bodies, .. } if bodies.is_empty() => {
-            (refr, alias_target(&assign.value))
+    let name = rule_name(rule)?;
+    let alias = match rule {
+        Rule::Spec { head: RuleHead::Compr { assign: Some(assign), .. }, bodies, .. } if bodies.is_empty() => {
+            alias_target(&assign.value)
         }
-        Rule::Spec {
-            head: RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. } | RuleHead::Func { refr, .. },
-            ..
-        } => (refr, None),
+        _ => None,
     };
-    let name = base_name(refr)?;
-    let plain = matches!(refr.as_ref(), Expr::Var { .. });
+    let plain = matches!(head(rule), Expr::Var { .. });
     let kind = if plain && alias.as_deref() == Some(&name) { RuleKind::Alias } else { RuleKind::Written };
     Some((name, kind))
 }
 
+/// A rule's name.
+pub(crate) fn rule_name(rule: &Rule) -> Option<String> {
+    base_name(head(rule))
+}
+
+/// What a rule defines.
+fn head(rule: &Rule) -> &Expr {
+    match rule {
+        Rule::Default { refr, .. } => refr,
+        Rule::Spec { head, .. } => match head {
+            RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. } | RuleHead::Func { refr, .. } => refr,
+        },
+    }
+}
+
 /// The name that a rule's head starts with.
-pub(crate) fn base_name(expr: &Expr) -> Option<String> {
+fn base_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Var { span, .. } => Some(span.text().to_owned()),
         Expr::RefDot { refr, .. } | Expr::RefBrack { refr, .. } => base_name(refr),

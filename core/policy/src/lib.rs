@@ -72,7 +72,6 @@ mod point;
 mod policy;
 mod policy_decision;
 mod record;
-
 mod replay;
 pub mod request;
 mod source;

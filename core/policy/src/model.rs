@@ -70,6 +70,9 @@ pub struct Container {
     /// How many of its rules for variables stand in the container itself; what the platform's rules add comes after them.
     #[serde(skip)]
     pub(crate) own_env_rules: usize,
+    /// Whether a fragment brought it, so that no edit of the policy's document reaches it.
+    #[serde(skip)]
+    pub(crate) of_fragment: bool,
 }
 
 /// What Caveau adds to a container: bounds only, so that an engine that ignores them allows more, never something else.
@@ -104,6 +107,7 @@ impl Container {
     pub fn label(&self) -> String {
         match (&self.name, self.ordinal) {
             (Some(name), _) => name.clone(),
+            (None, Some(ordinal)) if self.of_fragment => format!("#{ordinal} (a fragment's)"),
             (None, Some(ordinal)) => format!("#{ordinal}"),
             (None, None) => "unnamed".to_owned(),
         }

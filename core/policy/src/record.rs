@@ -151,6 +151,18 @@ impl Session {
     /// [`RecordError`] where it is no request; inside of it, the denial.
     pub fn ask(&mut self, asked: &Asked, outcome: Outcome) -> Result<Result<(), Denial>, RecordError> {
         let enforcer = &mut self.enforcer;
+        // A fragment is asked about twice, and once more for each set of its parameters: its request is no single question.
+        match asked.point {
+            Point::LoadFragment => {
+                let request = read(asked.point, &asked.input)?;
+                return Ok(enforcer.load_fragment(&request).map(|g| settle(enforcer, g, outcome)));
+            }
+            Point::LoadTransparencyTrustList => {
+                let request = read(asked.point, &asked.input)?;
+                return Ok(enforcer.load_transparency_trust_list(&request).map(|g| settle(enforcer, g, outcome)));
+            }
+            _ => {}
+        }
         Ok(match Typed::read(asked.point, &asked.input)? {
             Typed::CreateContainer(asked) => enforcer.create_container(&asked).map(|g| settle(enforcer, g, outcome)),
             Typed::ExecInContainer(asked) => enforcer.exec_in_container(&asked).map(|g| settle(enforcer, g, outcome)),
@@ -189,7 +201,12 @@ fn settle<T>(enforcer: &mut Enforcer, granted: Granted<T>, outcome: Outcome) {
 /// Nothing follows a permit to read.
 fn drop_permit<T>(_: crate::Permit<T>) {}
 
-/// A request of any point, read.
+/// Reads a point's request.
+fn read<T: DeserializeOwned>(point: Point, input: &Value) -> Result<T, RecordError> {
+    serde_json::from_value(input.clone()).map_err(|error| RecordError::Input { point, error })
+}
+
+/// A request of any point, read, but for the two that load more policy.
 #[derive(Debug)]
 pub(crate) enum Typed {
     CreateContainer(Box<request::CreateContainer>),
@@ -209,27 +226,29 @@ pub(crate) enum Typed {
 impl Typed {
     /// Reads what a point takes.
     pub(crate) fn read(point: Point, input: &Value) -> Result<Self, RecordError> {
-        fn of<T: DeserializeOwned>(point: Point, input: &Value) -> Result<T, RecordError> {
-            serde_json::from_value(input.clone()).map_err(|error| RecordError::Input { point, error })
-        }
         Ok(match point {
-            Point::CreateContainer => Self::CreateContainer(of(point, input)?),
-            Point::ExecExternal => Self::ExecExternal(of(point, input)?),
-            Point::ExecInContainer => Self::ExecInContainer(of(point, input)?),
-            Point::MountDevice => Self::MountDevice(of(point, input)?),
-            Point::MountOverlay => Self::MountOverlay(of(point, input)?),
-            Point::Plan9Mount => Self::Plan9Mount(of(point, input)?),
-            Point::RwMountDevice => Self::RwMountDevice(of(point, input)?),
-            Point::ScratchMount => Self::ScratchMount(of(point, input)?),
-            Point::ShutdownContainer => Self::ShutdownContainer(of(point, input)?),
-            Point::SignalContainerProcess => Self::SignalContainerProcess(of(point, input)?),
+            Point::CreateContainer => Self::CreateContainer(read(point, input)?),
+            Point::ExecExternal => Self::ExecExternal(read(point, input)?),
+            Point::ExecInContainer => Self::ExecInContainer(read(point, input)?),
+            Point::MountDevice => Self::MountDevice(read(point, input)?),
+            Point::MountOverlay => Self::MountOverlay(read(point, input)?),
+            Point::Plan9Mount => Self::Plan9Mount(read(point, input)?),
+            Point::RwMountDevice => Self::RwMountDevice(read(point, input)?),
+            Point::ScratchMount => Self::ScratchMount(read(point, input)?),
+            Point::ShutdownContainer => Self::ShutdownContainer(read(point, input)?),
+            Point::SignalContainerProcess => Self::SignalContainerProcess(read(point, input)?),
             Point::Plan9Unmount
             | Point::RwUnmountDevice
             | Point::ScratchUnmount
             | Point::UnmountDevice
-            | Point::UnmountOverlay => Self::Unmount(of(point, input)?),
+            | Point::UnmountOverlay => Self::Unmount(read(point, input)?),
             _ => Self::Nothing,
         })
+    }
+
+    /// Reads what a point takes. What is malformed is no request, and the framework allows it nothing.
+    pub(crate) fn read_or_nothing(point: Point, input: &Value) -> Self {
+        Self::read(point, input).unwrap_or(Self::Nothing)
     }
 
     /// The request, borrowed.
@@ -281,9 +300,10 @@ mod tests {
         let text = "package policy\napi_version := \"0.12.0\"\nframework_version := \"0.5.0\"\n";
         let mut session = Session::new(text).unwrap();
         let mut ask = |point, input| session.ask(&Asked { point, input }, Outcome::Done);
-        assert!(matches!(ask(Point::LoadFragment, json!({})), Err(RecordError::Point(_))));
+        assert!(matches!(ask(Point::MountBlockdev, json!({})), Err(RecordError::Point(_))));
         assert!(matches!(ask(Point::Plan9Mount, json!({"target": "/x"})), Err(RecordError::Point(_))));
         assert!(matches!(ask(Point::MountDevice, json!({"target": "/x"})), Err(RecordError::Input { .. })));
+        assert!(matches!(ask(Point::LoadFragment, json!({})), Err(RecordError::Input { .. })));
         assert!(matches!(ask(Point::GetProperties, json!({})), Ok(Err(_))));
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     point::Point,
     policy::Policy,
     record::Typed,
-    request::{FragmentQuestion, Mount, Request},
+    request::{FragmentQuestion, Mount, Request, TrustListQuestion},
     state::State,
 };
 
@@ -98,29 +98,16 @@ impl Replay {
             Some(question) if question.fragment_loaded => Some(self.contents(&state, question, input)?),
             _ => None,
         };
-        let mut ask = |request: Request<'_>| {
-            ask(&mut self.policy, &platform, &state, point, request, input)
-                .map_err(|reasons| reasons.first().map_or_else(String::new, ToString::to_string))
+        let trust_list: Option<TrustListQuestion> =
+            (point == Point::LoadTransparencyTrustList).then(|| read(&request)).flatten();
+        let typed = Typed::read_or_nothing(point, &request);
+        let request = match (&question, &trust_list) {
+            (Some(question), _) => Request::LoadFragment(question, said.as_ref()),
+            (None, Some(question)) => Request::LoadTransparencyTrustList(question),
+            (None, None) => typed.request(),
         };
-        /// Asks with the request of the point's own type.
-        macro_rules! ask_with {
-            ($($own:ident)*; $($unmount:ident)*) => {
-                match point {
-                    $(Point::$own => ask(read(&request).as_ref().map_or(Request::Nothing, Request::$own)),)*
-                    $(Point::$unmount => ask(read(&request).as_ref().map_or(Request::Nothing, Request::Unmount)),)*
-                    Point::LoadFragment => {
-                        let request = |question| Request::LoadFragment(question, said.as_ref());
-                        ask(question.as_ref().map_or(Request::Nothing, request))
-                    }
-                    _ => ask(Request::Nothing),
-                }
-            };
-        }
-        let answer = ask_with!(
-            CreateContainer ExecExternal ExecInContainer LoadTransparencyTrustList MountDevice MountOverlay Plan9Mount
-            RwMountDevice ScratchMount ShutdownContainer SignalContainerProcess;
-            Plan9Unmount RwUnmountDevice ScratchUnmount UnmountDevice UnmountOverlay
-        )?;
+        let answer = ask(&mut self.policy, &platform, &state, point, request, input)
+            .map_err(|reasons| reasons.first().map_or_else(String::new, ToString::to_string))?;
         Ok(match answer {
             RuleAnswer::Typed(Ok(verdict)) => Some(verdict.to_json()),
             RuleAnswer::Typed(Err(_)) => Some(json!({"allowed": false})),
@@ -143,7 +130,7 @@ impl Replay {
     pub fn reason(&self, point: Point, input: &Value, metadata: &Value) -> Result<Value, String> {
         let state = State::from_metadata(metadata).map_err(|error| error.to_string())?;
         let platform = self.platform_for(input);
-        let typed = Typed::read(point, &request_of(input)).unwrap_or(Typed::Nothing);
+        let typed = Typed::read_or_nothing(point, &request_of(input));
         Ok(Framework { policy: &self.policy, platform: &platform, state: &state }.reason(point, typed.request()))
     }
 

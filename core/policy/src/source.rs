@@ -3,12 +3,11 @@
 use std::{collections::BTreeSet, fmt, ops::Range};
 
 use regorus::unstable::{Expr, Module, Ref, Rule, RuleHead, Span};
-
 use serde_json::Value;
 
 use crate::{
     amendment::Step,
-    document::{Document, RuleKind},
+    document::{self, Document, RuleKind},
     error::PolicyError,
     point::Point,
 };
@@ -74,7 +73,7 @@ impl Source {
     /// Names of everything that the document defines.
     #[must_use]
     pub fn names(&self) -> BTreeSet<String> {
-        self.modules.iter().flat_map(|module| &module.policy).filter_map(|rule| rule_name(rule)).collect()
+        self.modules.iter().flat_map(|module| &module.policy).filter_map(|rule| document::rule_name(rule)).collect()
     }
 
     /// Who answers at a point; absent where the document has no rule for it.
@@ -98,7 +97,8 @@ impl Source {
     #[must_use]
     pub fn text(&self, name: &str) -> String {
         let rules = self.modules.iter().flat_map(|module| &module.policy);
-        let texts = rules.filter(|rule| rule_name(rule).as_deref() == Some(name)).map(|rule| rule.span().text());
+        let texts =
+            rules.filter(|rule| document::rule_name(rule).as_deref() == Some(name)).map(|rule| rule.span().text());
         texts.collect::<Vec<_>>().join("\n")
     }
 
@@ -106,7 +106,7 @@ impl Source {
     #[must_use]
     pub fn line(&self, name: &str) -> Option<u32> {
         let mut rules = self.modules.iter().flat_map(|module| &module.policy);
-        rules.find(|rule| rule_name(rule).as_deref() == Some(name)).map(|rule| rule.span().line)
+        rules.find(|rule| document::rule_name(rule).as_deref() == Some(name)).map(|rule| rule.span().line)
     }
 
     /// Where a value stands. Absent unless it is written out, all the way, in the only rule of its name.
@@ -119,8 +119,8 @@ impl Source {
     fn expression(&self, path: &[Step]) -> Option<&Expr> {
         let (Step::Key(name), rest) = path.split_first()? else { return None };
         let mut rules = self.modules.iter().flat_map(|module| &module.policy);
-        let rule = rules.find(|rule| rule_name(rule).as_deref() == Some(name))?;
-        if rules.any(|rule| rule_name(rule).as_deref() == Some(name)) {
+        let rule = rules.find(|rule| document::rule_name(rule).as_deref() == Some(name))?;
+        if rules.any(|rule| document::rule_name(rule).as_deref() == Some(name)) {
             return None;
         }
         let Rule::Spec { head: RuleHead::Compr { refr, assign: Some(assign), .. }, bodies, .. } = rule.as_ref() else {
@@ -159,16 +159,6 @@ impl fmt::Debug for Source {
 }
 
 /// The name that a rule defines.
-fn rule_name(rule: &Rule) -> Option<String> {
-    let refr = match rule {
-        Rule::Default { refr, .. } => refr,
-        Rule::Spec { head, .. } => match head {
-            RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. } | RuleHead::Func { refr, .. } => refr,
-        },
-    };
-    crate::document::base_name(refr)
-}
-
 /// The value that a step leads to.
 fn below<'e>(expr: &'e Expr, step: &Step) -> Option<&'e Expr> {
     match (expr, step) {

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::allow_attributes, reason = "a test may fail loudly")]
 
 use caveau_policy::{
-    Denial, Enforcer, Field, Granted, HostData, LedgerKeys, Outcome, Platform, Point, PolicyDigest, open_points,
-    request,
+    Denial, Enforcer, Field, Granted, HostData, LedgerKeys, Outcome, Platform, Point, PolicyDecision, PolicyDigest,
+    Session, open_points, request,
 };
 use serde_json::{Value, json};
 
@@ -141,6 +141,67 @@ fn a_fragments_container_runs_once_it_is_loaded() {
     let granted = enforcer.create_container(&create(&id('a'), &["serve"], &[])).unwrap();
     assert!(granted.permit.stdio);
     enforcer.settle(granted.pending, Outcome::Done);
+}
+
+/// What the host is told in the reference's form.
+fn reference_words(denial: &Denial) -> String {
+    PolicyDecision::find(&denial.policy_decision()).unwrap().to_string()
+}
+
+#[test]
+fn no_edit_of_the_policy_is_told_for_a_fragments_container() {
+    let mut enforcer = with_rule(json!({}));
+    load_now(&mut enforcer, &load(sidecar()));
+    mount(&mut enforcer, &id('a'));
+    let denial = enforcer.create_container(&create(&id('a'), &["sh"], &[])).unwrap_err();
+    assert_eq!((denial.candidates.len(), denial.change), (1, None), "the document has no container to be edited");
+    let other = request::MountDevice { target: Platform::layer_target(1), device_hash: "2".repeat(64) };
+    let denial = enforcer.mount_device(&other).unwrap_err();
+    assert_eq!((denial.candidates.len(), denial.change.clone()), (1, None));
+    let reason = reference_words(&denial);
+    assert!(reason.contains("deviceHash not found"), "{reason}");
+    let again = request::MountDevice { target: Platform::layer_target(0), device_hash: LAYER.to_owned() };
+    let reason = reference_words(&enforcer.mount_device(&again).unwrap_err());
+    assert!(reason.contains("already mounted") && !reason.contains("deviceHash not found"), "{reason}");
+}
+
+#[test]
+fn edits_of_the_policys_own_containers_are_tried_beside_fragments() {
+    let own: Value = serde_json::from_str(&container("[\"mine\"]", "[]")).unwrap();
+    let mut enforcer = enforcer(&policy(&[("containers", json!([own])), ("fragments", json!([rule(json!({}))]))]));
+    load_now(&mut enforcer, &load(sidecar()));
+    let other = request::MountDevice { target: Platform::layer_target(1), device_hash: "2".repeat(64) };
+    let change = enforcer.mount_device(&other).unwrap_err().change.unwrap();
+    assert_eq!(change.to_string(), format!("set containers[0].layers[0] := \"{}\"", "2".repeat(64)));
+}
+
+#[test]
+fn what_is_loaded_is_recorded_and_can_be_asked_again() {
+    let lists = json!([{"issuer": ISSUER, "subject": "a", "minimum_svn": 1, "allowed_ledgers": ["*"]}]);
+    let rules = json!([rule(json!({"required_receipts": ["*"]}))]);
+    let text = policy(&[("fragments", rules), ("transparency_trust_lists", lists)]);
+    let mut engine = enforcer(&text);
+    engine.keep_requests();
+    assert!(engine.load_fragment(&with_receipts(&["one.example"])).is_err());
+    let granted = engine.load_transparency_trust_list(&list("a", 1, keys("one.example", 1)));
+    done(&mut engine, granted);
+    load_now(&mut engine, &with_receipts(&["one.example"]));
+    mount(&mut engine, &id('a'));
+    let kept = engine.take_requests().requests;
+    let shown: Vec<_> = kept.iter().map(|r| (r.asked.point, r.allowed, r.done, r.denial.is_some())).collect();
+    let expected = [
+        (Point::LoadFragment, false, false, true),
+        (Point::LoadTransparencyTrustList, true, true, false),
+        (Point::LoadFragment, true, true, false),
+        (Point::MountDevice, true, true, false),
+        (Point::MountOverlay, true, true, false),
+    ];
+    assert_eq!(shown, expected);
+    let mut session = Session::new(&text).unwrap();
+    for recorded in kept {
+        let answer = session.ask(&recorded.asked, Outcome::Done).unwrap();
+        assert_eq!(answer.is_ok(), recorded.allowed, "{}", recorded.asked.point);
+    }
 }
 
 #[test]

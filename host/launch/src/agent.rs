@@ -46,6 +46,8 @@ fn is_asked_of_the_policy(request: &AgentRequest) -> bool {
         AgentRequest::CreateContainer(_)
             | AgentRequest::DeleteContainer { .. }
             | AgentRequest::Exec(_)
+            | AgentRequest::LoadFragment
+            | AgentRequest::LoadTransparencyTrustList
             | AgentRequest::MountLayer(_)
             | AgentRequest::MountOverlay(_)
             | AgentRequest::MountScratch(_)

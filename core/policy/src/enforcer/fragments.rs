@@ -41,6 +41,16 @@ impl Enforcer {
     /// # Errors
     /// A [`Denial`].
     pub fn load_fragment(&mut self, request: &request::LoadFragment) -> Answer<permitted::LoadFragment> {
+        self.note(Point::LoadFragment, request);
+        let (permit, changes) = self.decide_fragment(request).inspect_err(|denial| self.note_denial(denial))?;
+        Ok(self.grant(permit, Verdict { changes, ..Verdict::default() }, guard::Change::Nothing, None))
+    }
+
+    /// What is permitted of a fragment, and how the memory changes.
+    fn decide_fragment(
+        &mut self,
+        request: &request::LoadFragment,
+    ) -> Result<(permitted::LoadFragment, Vec<Change>), Denial> {
         let point = Point::LoadFragment;
         self.check_settled(point)?;
         let deny = |field, expected: &str, got: String| Denial::new(point, vec![Reason::new(field, expected, got)]);
@@ -67,8 +77,7 @@ impl Enforcer {
         changes.iter().cloned().for_each(|change| state.apply(change));
         changes.extend(self.load_with_each(state, &question, &request.text, &parameters)?);
         let [issuer, feed] = [&request.issuer, &request.feed].map(Clone::clone);
-        let permit = permitted::LoadFragment { issuer, feed, namespace: namespace.to_owned() };
-        Ok(self.grant(permit, Verdict { changes, ..Verdict::default() }, guard::Change::Nothing, None))
+        Ok((permitted::LoadFragment { issuer, feed, namespace: namespace.to_owned() }, changes))
     }
 
     /// What the policy is asked about a fragment's envelope. Receipts by keys that no trust list brought do not count.
@@ -170,6 +179,7 @@ impl Enforcer {
         request: &request::LoadTrustList,
     ) -> Answer<permitted::LoadTrustList> {
         let point = Point::LoadTransparencyTrustList;
+        self.note(point, request);
         let question = TrustListQuestion {
             issuer: request.issuer.clone(),
             subject: request.subject.clone(),

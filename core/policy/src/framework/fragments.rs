@@ -137,7 +137,8 @@ impl Framework<'_> {
             if same.is_none() {
                 next = next.saturating_add(1);
             }
-            *container = Arc::new(Container { ordinal: Some(ordinal), ..Container::clone(container) });
+            *container =
+                Arc::new(Container { ordinal: Some(ordinal), of_fragment: true, ..Container::clone(container) });
         }
         parts
     }

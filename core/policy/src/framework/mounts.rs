@@ -13,15 +13,19 @@ const WANTED_TARGET: &str = "one of the guest's own places";
 
 impl Framework<'_> {
     pub(super) fn mount_device(&self, request: &MountDevice) -> Decision {
-        let hash = &request.device_hash;
-        let of_fragments = || self.state.loaded.containers().flat_map(|container| container.layers.iter().flatten());
-        let known = self.policy.layers.contains(hash) || of_fragments().any(|layer| layer == hash);
+        let known = self.is_layer(&request.device_hash);
         all([
             check(Field::RootHash, known, "the root hash of a layer in the policy", &request.device_hash),
             self.unused(Field::Target, self.device_mounted(&request.target), &request.target),
             check(Field::Target, self.platform.layer_targets.matches(&request.target), WANTED_TARGET, &request.target),
         ])?;
         Verdict::changing([Change::AddDevice { target: request.target.clone(), hash: request.device_hash.clone() }])
+    }
+
+    /// Whether some container of the policy or of a fragment names this root hash.
+    pub(super) fn is_layer(&self, hash: &String) -> bool {
+        let of_fragments = || self.state.loaded.containers().flat_map(|container| container.layers.iter().flatten());
+        self.policy.layers.contains(hash) || of_fragments().any(|layer| layer == hash)
     }
 
     pub(super) fn device_mounted(&self, target: &str) -> bool {

@@ -40,7 +40,7 @@ impl Framework<'_> {
     }
 
     /// Processes that may run in the guest: the policy's and the fragments'.
-    fn external_processes(&self) -> impl Iterator<Item = &ExternalProcess> {
+    pub(super) fn external_processes(&self) -> impl Iterator<Item = &ExternalProcess> {
         let fragments = self.policy.external_processes_count.then(|| self.state.loaded.external_processes());
         self.policy.external_processes.iter().chain(fragments.into_iter().flatten())
     }

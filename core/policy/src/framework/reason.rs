@@ -82,7 +82,7 @@ impl Framework<'_> {
                 let containers = self.matching(&request.container_id).iter();
                 containers.flat_map(|container| container.exec_processes.iter().flatten()).map(|p| json!(p)).collect()
             }
-            Request::ExecExternal(_) => self.policy.external_processes.iter().map(|process| json!(process)).collect(),
+            Request::ExecExternal(_) => self.external_processes().map(|process| json!(process)).collect(),
             _ => Value::Null,
         }
     }
@@ -102,7 +102,7 @@ impl Framework<'_> {
     }
 
     fn device_errors(&self, request: &MountDevice, errors: &mut Errors) {
-        note(errors, !self.policy.layers.contains(&request.device_hash), "deviceHash not found");
+        note(errors, !self.is_layer(&request.device_hash), "deviceHash not found");
         note(errors, self.device_mounted(&request.target), "device already mounted at path");
         note(errors, !self.platform.layer_targets.matches(&request.target), "mountpoint invalid");
     }
@@ -155,7 +155,7 @@ impl Framework<'_> {
 
     fn overlay_errors(&self, request: &MountOverlay, errors: &mut Errors) {
         let hashes: Vec<_> = request.layer_paths.iter().rev().map(|path| self.state.devices.get(path)).collect();
-        let fits = self.policy.candidates.iter().any(|container| mounts::has_layers(container, &hashes));
+        let fits = self.candidates().iter().any(|container| mounts::has_layers(container, &hashes));
         note(errors, !fits, "no matching containers for overlay");
         note(errors, self.state.matches.contains_key(&request.container_id), "overlay has already been mounted");
     }
@@ -240,7 +240,7 @@ impl Framework<'_> {
     }
 
     fn external_errors(&self, request: &ExecExternal, errors: &mut Errors) {
-        let known = || self.policy.external_processes.iter();
+        let known = || self.external_processes();
         let command = |process: &&ExternalProcess| process.command.as_ref() == Some(&request.arg_list);
         let folder = |process: &&ExternalProcess| process.working_dir.as_ref() == Some(&request.working_dir);
         note(errors, !known().any(|process| command(&process)), "invalid command");

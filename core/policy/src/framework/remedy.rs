@@ -19,7 +19,7 @@ use crate::{
     document::RuleKind,
     model::Container,
     point::Point,
-    policy::Policy,
+    policy::{Policy, with_platform_rules},
     request::{CreateContainer, ExecInContainer, Medium, MountDevice, MountOverlay, Request},
     state::State,
     version::Version,
@@ -79,7 +79,7 @@ impl Framework<'_> {
             ),
             (Point::MountDevice, Request::MountDevice(request)) => {
                 let order = |container: &Arc<Container>| self.unmounted_layers(container).max(1);
-                let mut all = self.policy.candidates.clone();
+                let mut all = self.candidates().to_vec();
                 all.sort_by_key(order);
                 self.by_likeness(&all, |container| self.device_draft(container, request), |_| 0)
             }
@@ -203,15 +203,16 @@ impl Framework<'_> {
                     if object != "containers" {
                         return None;
                     }
-                    let lists = std::iter::once(&mut policy.candidates).chain(state.matches.values_mut());
+                    let lists = std::iter::once(&mut policy.own).chain(state.matches.values_mut());
                     for container in lists.flatten().filter(|container| container.ordinal == Some(*ordinal)) {
                         *container = Arc::new(amended_container(container, below, edit)?);
                     }
                 }
             }
         }
-        policy.layers =
-            policy.candidates.iter().flat_map(|container| container.layers.iter().flatten()).cloned().collect();
+        policy.layers = policy.own.iter().flat_map(|container| container.layers.iter().flatten()).cloned().collect();
+        policy.candidates = with_platform_rules(policy.own.iter(), &policy.platform_rules);
+        state.loaded.policy_changed();
         Some((policy, state))
     }
 
@@ -404,7 +405,7 @@ impl Framework<'_> {
             Draft { label: container.label(), attempts: attempts(), differences }
         };
         // The container with the most of these layers is most likely the one that is meant.
-        let mut all = self.policy.candidates.clone();
+        let mut all = self.candidates().to_vec();
         let common = |container: &Arc<Container>| {
             container.layers.iter().flatten().filter(|layer| found.contains(&Some(*layer))).count()
         };

@@ -6,7 +6,8 @@ use serde_json::Value;
 use crate::fragment::LedgerKeys;
 
 /// Load a fragment: `load_fragment`. Everything but `text` comes from a signed envelope that verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LoadFragment {
     /// The signer: the did:x509 that resolved against the envelope's certificates.
     pub issuer: String,
@@ -21,16 +22,19 @@ pub struct LoadFragment {
 }
 
 /// A ledger's receipt whose signature verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Receipt {
     /// The ledger that issued it.
     pub ledger: String,
     /// Identifier of the key that it verified with, one of that ledger.
+    #[serde(with = "hex::serde")]
     pub key_id: Vec<u8>,
 }
 
 /// Load a transparency trust list: `load_transparency_trust_list`. It comes from a signed envelope that verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LoadTrustList {
     /// The signer: the did:x509 that resolved against the envelope's certificates.
     pub issuer: String,
@@ -39,7 +43,40 @@ pub struct LoadTrustList {
     /// Security version in the envelope's header.
     pub svn: i64,
     /// The ledgers that it lists, with their keys.
+    #[serde(with = "listed_keys")]
     pub ledgers: LedgerKeys,
+}
+
+/// Keys of ledgers in JSON: a list of `{ledger, key_id, key}`, the last two hexadecimal.
+mod listed_keys {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::fragment::LedgerKeys;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Listed {
+        ledger: String,
+        #[serde(with = "hex::serde")]
+        key_id: Vec<u8>,
+        #[serde(with = "hex::serde")]
+        key: Vec<u8>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(ledgers: &LedgerKeys, serializer: S) -> Result<S::Ok, S::Error> {
+        let listed = ledgers.iter().flat_map(|(ledger, keys)| {
+            keys.iter().map(|(id, key)| Listed { ledger: ledger.clone(), key_id: id.clone(), key: key.clone() })
+        });
+        serializer.collect_seq(listed)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LedgerKeys, D::Error> {
+        let mut ledgers = LedgerKeys::new();
+        for Listed { ledger, key_id, key } in Vec::deserialize(deserializer)? {
+            ledgers.entry(ledger).or_default().insert(key_id, key);
+        }
+        Ok(ledgers)
+    }
 }
 
 /// What a policy is asked about a fragment, first of its envelope alone, then with its text loaded as a module.

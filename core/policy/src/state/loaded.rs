@@ -35,6 +35,11 @@ impl Loaded {
         self.candidates = OnceLock::new();
     }
 
+    /// Forgets what was computed from the policy.
+    pub(crate) fn policy_changed(&mut self) {
+        self.candidates = OnceLock::new();
+    }
+
     /// An issuer's feeds with one more fragment.
     pub(crate) fn feeds_with(&self, issuer: &str, feed: &str, included: Included) -> Feeds {
         let mut feeds = self.issuers.get(issuer).cloned().unwrap_or_default();

@@ -33,6 +33,9 @@ impl FromIterator<Edit> for UniqueEdits {
 
 /// The way to a field of one of the document's containers; absent for one that came otherwise.
 pub(super) fn in_container(container: &Container, field: &str) -> Option<Vec<Step>> {
+    if container.of_fragment {
+        return None;
+    }
     Some(vec!["containers".into(), container.ordinal?.into(), field.into()])
 }
 
@@ -43,6 +46,7 @@ pub(super) fn amended_container(container: &Container, below: &[Step], edit: &Ed
     let mut amended: Container = serde_json::from_value(value).ok()?;
     amended.ordinal = container.ordinal;
     amended.own_env_rules = container.own_env_rules;
+    amended.of_fragment = container.of_fragment;
     Some(amended)
 }
 
