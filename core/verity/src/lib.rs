@@ -43,7 +43,7 @@ mod superblock;
 mod tree;
 mod verify;
 
-pub use chunk::{CHUNK_BLOCKS, CHUNK_BYTES, HashBlock, hash_block, hash_chunk};
+pub use chunk::{CHUNK_BLOCKS, CHUNK_BYTES, HashBlock, hash_block};
 pub use geometry::{GeometryError, MAX_DATA_BLOCKS, VerityGeometry};
 pub use queue::{ChunkQueue, HashedChunk, hash_chunks};
 pub use root::{RootHash, RootHashError};

@@ -21,7 +21,7 @@ use std::{
 
 use crate::{
     BLOCK_BYTES,
-    chunk::{CHUNK_BYTES, HashBlock, hash_block, hash_chunk},
+    chunk::{CHUNK_BYTES, HashBlock, hash_block, hash_data_blocks, hash_pieces},
 };
 
 /// Most worker threads that are of use: beyond it the producer is what limits.
@@ -64,7 +64,7 @@ pub struct ChunkQueue<'a> {
 
 /// Runs `produce` here and the hashing of what it submits on `threads` other threads.
 ///
-/// Workers call `store(offset, bytes)` for each chunk before they hash it. Each finished chunk goes to `collect`, in
+/// Workers call `store(offset, bytes)` for each piece of a chunk before they hash it. Each finished chunk goes to `collect`, in
 /// any order, called from this thread. All chunks have been stored and collected when this returns `Ok`.
 ///
 /// # Errors
@@ -105,8 +105,7 @@ fn work(
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { index, bytes }) = next else { return };
-        let offset = index.saturating_mul(CHUNK_BYTES as u64);
-        let outcome = store(offset, &bytes).and_then(|()| HashedChunk::of(index, &bytes));
+        let outcome = HashedChunk::stored(index, &bytes, store);
         if finished.send(Done { bytes, outcome }).is_err() {
             return;
         }
@@ -114,13 +113,19 @@ fn work(
 }
 
 impl HashedChunk {
-    /// Hashes one chunk's data.
+    /// Stores and hashes one chunk's data, piece by piece.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] where it is not whole blocks, or more than a chunk.
-    pub fn of(index: u64, data: &[u8]) -> io::Result<Self> {
+    /// Those of `store`; [`io::ErrorKind::InvalidInput`] where it is not whole blocks, or more than a chunk.
+    fn stored(index: u64, data: &[u8], store: &dyn Fn(u64, &[u8]) -> io::Result<()>) -> io::Result<Self> {
+        let offset = index.saturating_mul(CHUNK_BYTES as u64);
         let mut leaf = Box::new([0; BLOCK_BYTES]);
-        hash_chunk(data, &mut leaf).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        hash_pieces(data.len(), &mut leaf, |piece, digests| {
+            let start = offset.saturating_add(piece.start as u64);
+            let bytes = data.get(piece).unwrap_or_default();
+            store(start, bytes)?;
+            hash_data_blocks(bytes, digests)
+        })?;
         Ok(Self { index, digest: hash_block(&leaf), leaf })
     }
 }
@@ -165,7 +170,7 @@ impl ChunkQueue<'_> {
     pub fn submit_zeros(&mut self, index: u64) -> io::Result<()> {
         let zeros = match self.zeros.take() {
             Some(zeros) => zeros,
-            None => HashedChunk::of(index, &vec![0; CHUNK_BYTES])?,
+            None => HashedChunk::stored(index, &vec![0; CHUNK_BYTES], &|_, _| Ok(()))?,
         };
         let zeros = self.zeros.insert(HashedChunk { index, ..zeros });
         (self.collect)(zeros.clone())

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     BLOCK_BYTES, GeometryError, RootHash, Superblock, VerityGeometry,
-    chunk::{CHUNK_BYTES, hash_block, hash_chunk},
+    chunk::{CHUNK_BYTES, PIECE_BYTES, hash_block, hash_chunk_of},
     queue::hash_chunks,
 };
 
@@ -126,13 +126,12 @@ impl HashTree {
         let mut leaves = vec![0; (leaf_blocks as usize).saturating_mul(BLOCK_BYTES)];
         let work = Mutex::new(leaves.as_chunks_mut().0.iter_mut().zip((0_u64..).step_by(CHUNK_BYTES)));
         let hash_some = || -> io::Result<()> {
-            let mut buffer = vec![0; CHUNK_BYTES];
+            let mut buffer = vec![0; PIECE_BYTES];
             loop {
                 let next = work.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some((leaf, offset)) = next else { return Ok(()) };
                 let length = data_bytes.saturating_sub(offset).min(CHUNK_BYTES as u64) as usize;
-                let data = source.lend(offset, buffer.get_mut(..length).unwrap_or_default())?;
-                hash_chunk(data, leaf).map_err(io::Error::other)?;
+                hash_chunk_of(source, (offset, length), &mut buffer, leaf)?;
             }
         };
         on_threads(threads, &hash_some)?;

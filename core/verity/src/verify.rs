@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     BLOCK_BYTES, BlockSource, GeometryError, HashBlock, RootHash, Superblock, SuperblockError, VerityGeometry,
-    chunk::{CHUNK_BLOCKS, CHUNK_BYTES, hash_block, hash_chunk},
+    chunk::{CHUNK_BLOCKS, CHUNK_BYTES, PIECE_BYTES, hash_block, hash_chunk_of},
     tree::on_threads,
 };
 
@@ -141,15 +141,14 @@ pub fn verify_device(
     let chunks = geometry.data_blocks().div_ceil(CHUNK_BLOCKS as u64);
     let next = AtomicU64::new(0);
     let verify_some = || -> Result<(), VerifyError> {
-        let (mut buffer, mut found) = (vec![0; CHUNK_BYTES], [0; BLOCK_BYTES]);
+        let (mut buffer, mut found) = (vec![0; PIECE_BYTES], [0; BLOCK_BYTES]);
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let digest = usize::try_from(index).ok().and_then(|index| digests.as_chunks().0.get(index));
             let Some(digest) = digest.filter(|_| index < chunks) else { return Ok(()) };
             let offset = index.saturating_mul(CHUNK_BYTES as u64);
             let length = geometry.data_bytes().saturating_sub(offset).min(CHUNK_BYTES as u64) as usize;
-            let data = source.lend(offset, buffer.get_mut(..length).unwrap_or_default())?;
-            hash_chunk(data, &mut found).map_err(io::Error::other)?;
+            hash_chunk_of(source, (offset, length), &mut buffer, &mut found)?;
             let expected = if geometry.data_blocks() == 1 {
                 single_digest(digest)
             } else {
