@@ -75,21 +75,27 @@ const PARAMETERS: [(&str, &CStr); 1] = [("scsi_mod.ko", c"scan=manual")];
 
 /// Kernel settings: file below `/proc/sys`, value.
 ///
-/// Containers share the guest's network, so what Docker sets in a container's own is set here. The rest keeps the kernel
-/// from taking advice of the network, and containers from looking into the kernel.
-const SETTINGS: [(&str, &str); 12] = [
+/// Containers share the guest's network, so what Docker sets in a container's own is set here. The rest keeps containers
+/// from looking into the kernel.
+const SETTINGS: [(&str, &str); 6] = [
     ("kernel/dmesg_restrict", "1"),
     ("kernel/kptr_restrict", "2"),
     ("kernel/unprivileged_bpf_disabled", "1"),
     ("kernel/yama/ptrace_scope", "1"),
-    ("net/ipv4/conf/all/accept_redirects", "0"),
-    ("net/ipv4/conf/all/accept_source_route", "0"),
-    ("net/ipv4/conf/default/accept_redirects", "0"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
-    ("net/ipv6/conf/all/accept_ra", "0"),
-    ("net/ipv6/conf/all/accept_redirects", "0"),
-    ("net/ipv6/conf/default/accept_ra", "0"),
+];
+
+/// Settings of every network interface: folder with one for each, file in it, value.
+///
+/// They keep the kernel from taking advice of the network. Each interface has its own: `all` speaks for none of the IPv6
+/// ones, and `default` only for those to come, while a driver that is built in has made its interface before PID 1 runs.
+const INTERFACE_SETTINGS: [(&str, &str, &str); 5] = [
+    ("net/ipv4/conf", "accept_redirects", "0"),
+    ("net/ipv4/conf", "accept_source_route", "0"),
+    ("net/ipv6/conf", "accept_ra", "0"),
+    ("net/ipv6/conf", "accept_redirects", "0"),
+    ("net/ipv6/conf", "accept_source_route", "0"),
 ];
 
 /// Sets the guest up.
@@ -101,12 +107,13 @@ pub(crate) fn boot(timeline: &mut Timeline) -> Result<TeeKind, BootError> {
     mount_file_systems(root)?;
     hurry(root)?;
     let tee = TeeKind::from_cmdline(&read(&root.join("proc/cmdline"))?).map_err(BootError::Tee)?;
-    // Before the network card's driver: an interface takes its defaults when it appears.
     apply_settings(&root.join("proc/sys"))?;
     timeline.done("mount the kernel's file systems");
     load_modules(Path::new("/modules"), tee)?;
     lock_kernel(root)?;
     timeline.done("load modules and lock the kernel");
+    // Every driver is there, and no interface is up yet.
+    apply_interface_settings(&root.join("proc/sys"))?;
     entropy::gather(&root.join("dev")).map_err(BootError::Entropy)?;
     netlink::set_up().map_err(BootError::Network)?;
     leave_initrd(root)?;
@@ -185,15 +192,29 @@ fn lock_kernel(root: &Path) -> Result<(), BootError> {
 }
 
 fn apply_settings(folder: &Path) -> Result<(), BootError> {
-    for (file, value) in SETTINGS {
-        let path = folder.join(file);
-        match write(&path, value) {
-            // A kernel without the feature has nothing to set.
-            Err(error) if is_missing(&error) => {}
-            result => result?,
+    SETTINGS.iter().try_for_each(|(file, value)| set(&folder.join(file), value))
+}
+
+fn apply_interface_settings(folder: &Path) -> Result<(), BootError> {
+    for (interfaces, file, value) in INTERFACE_SETTINGS {
+        let interfaces = folder.join(interfaces);
+        let found = match fs::read_dir(&interfaces) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found.map_err(failed("list", &interfaces))?,
+        };
+        for interface in found {
+            set(&interface.map_err(failed("list", &interfaces))?.path().join(file), value)?;
         }
     }
     Ok(())
+}
+
+/// Sets a kernel setting; a kernel without the feature has nothing to set.
+fn set(path: &Path, value: &str) -> Result<(), BootError> {
+    match write(path, value) {
+        Err(error) if is_missing(&error) => Ok(()),
+        result => result,
+    }
 }
 
 /// Makes the new root the root. libcontainer leaves its caller's root with pivot_root(2), which cannot leave an initrd;
@@ -241,6 +262,20 @@ fn failed(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BootError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_interface_is_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join("net/ipv6/conf").join(name).join("accept_ra");
+        for interface in ["all", "default", "eth0"] {
+            fs::create_dir_all(file(interface).parent().unwrap()).unwrap();
+            fs::write(file(interface), "1").unwrap();
+        }
+        apply_interface_settings(folder.path()).unwrap();
+        for interface in ["all", "default", "eth0"] {
+            assert_eq!(fs::read_to_string(file(interface)).unwrap(), "0", "{interface}");
+        }
+    }
 
     #[test]
     fn modules_get_their_parameters_by_name() {
