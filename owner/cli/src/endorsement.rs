@@ -3,7 +3,6 @@
 
 use std::{
     fs, io,
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +13,7 @@ use caveau_evidence::{
 };
 use caveau_registry::{Event, Options, Progress, fetch_document};
 
-use crate::{args::CertificateSources, folders, ui};
+use crate::{args::CertificateSources, files, folders, ui};
 
 /// Largest answer of a service: a revocation list's.
 const MAX_DOCUMENT: u64 = 1024 * 1024;
@@ -123,7 +122,7 @@ impl<'a> Service<'a> {
         }
         let Some((url, bytes)) = self.fetch(&document)? else { return Ok(Certificates::default()) };
         let fetched = Certificates::from_file(&bytes).with_context(|| format!("failed to use what {url} gave"))?;
-        keep(&file, &bytes).with_context(|| format!("failed to write {}", file.display()))?;
+        keep(&file, &bytes)?;
         Ok(fetched)
     }
 
@@ -151,7 +150,7 @@ impl<'a> Service<'a> {
         let list = fetched.with_context(|| format!("{url} gave no revocation list"))?;
         if kept.as_deref().is_none_or(|kept| chain.may_replace_list(&list, kept)) {
             let file = self.file(&document);
-            keep(&file, &bytes).with_context(|| format!("failed to write {}", file.display()))?;
+            keep(&file, &bytes)?;
             *kept = None;
         }
         Ok(Some(list))
@@ -199,13 +198,10 @@ impl Progress for Service<'_> {
     }
 }
 
-/// Writes a file that is whole, or as it was before.
-fn keep(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
-    temporary.write_all(bytes)?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(file)?;
-    Ok(())
+/// Writes a file in a folder that need not be there yet.
+fn keep(file: &Path, bytes: &[u8]) -> Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    }
+    files::write(file, bytes)
 }

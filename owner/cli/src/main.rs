@@ -9,6 +9,7 @@ mod container;
 mod endorsement;
 mod exit;
 mod fetch;
+mod files;
 mod folders;
 mod streams;
 mod tee;

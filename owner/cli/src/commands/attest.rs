@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use caveau_evidence::{Certificates, Evidence, Tee, Timestamp};
 
-use crate::{args, commands::groups, endorsement, exit::Outcome, ui};
+use crate::{args, commands::groups, endorsement, exit::Outcome, files, ui};
 
 /// Runs it.
 ///
@@ -74,11 +74,5 @@ fn write(file: Option<&Path>, text: &str) -> Result<()> {
         io::stdout().lock().write_all(text.as_bytes())?;
         return Ok(());
     };
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = || format!("failed to write {}", file.display());
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
-    temporary.write_all(text.as_bytes()).with_context(failed)?;
-    temporary.as_file().sync_all().with_context(failed)?;
-    temporary.persist(file).with_context(failed)?;
-    Ok(())
+    files::write(file, text.as_bytes())
 }

@@ -1,19 +1,18 @@
 //! `caveau layer`: convert single layers.
 
 use std::{
-    fs::{File, Permissions, metadata},
+    fs::File,
     io::{self, BufReader, Read},
     num::NonZeroUsize,
-    os::unix::fs::PermissionsExt as _,
     path::Path,
     thread::available_parallelism,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use caveau_layer::{LayerSummary, Limits, convert, hash};
 use caveau_registry::{FileImage, unpacked};
 
-use crate::{args, exit::Outcome, ui, units};
+use crate::{args, exit::Outcome, files, ui, units};
 
 /// Runs it.
 ///
@@ -68,24 +67,12 @@ fn hash_whole(tar: &Path, threads: NonZeroUsize) -> Result<LayerSummary> {
 
 /// Converts a tar into an image file, which is whole or not there.
 fn build(tar: &Path, output: &Path, threads: NonZeroUsize) -> Result<LayerSummary> {
-    // The file takes the name of what is there, which must not be a device.
-    ensure!(
-        metadata(output).is_ok_and(|found| found.is_file()) || !output.exists(),
-        "{} is there and is not a regular file; choose another name",
-        output.display()
-    );
     let mut source = open(tar)?;
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = || format!("failed to write {}", output.display());
-    let mut temporary = tempfile::Builder::new();
-    // As any file that a program makes: what the umask leaves.
-    let permissions = Permissions::from_mode(0o666);
-    let temporary = temporary.prefix(".layer-").permissions(permissions).tempfile_in(folder).with_context(failed)?;
+    let temporary = files::begin(output)?;
     let image = FileImage(temporary.as_file());
     let summary = convert(&mut source, &image, &Limits::default(), threads).with_context(|| failure(tar))?;
     read_rest(source, tar)?;
-    temporary.as_file().sync_all().with_context(failed)?;
-    temporary.persist(output).with_context(failed)?;
+    files::finish(temporary, output)?;
     Ok(summary)
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::{
     args::{ConvertTo, SeverityChoice},
     exit::Outcome,
-    ui,
+    files, ui,
 };
 
 /// Longest file with a policy in it: base64 of the longest text, or a template with a few of them.
@@ -227,7 +227,7 @@ pub(crate) fn replay(file: &Path, requests: &Path, amend: Option<(&Path, &[u64])
         return Ok(if denied(&replayed) == 0 { Outcome::Done } else { Outcome::Refused });
     };
     let (text, changes) = tools::amend(&found.name, &found.text, &requests, wanted)?;
-    fs::write(output, &text).with_context(|| format!("failed to write the policy {}", output.display()))?;
+    files::write(output, text.as_bytes())?;
     for (n, change) in &changes {
         ui::complain(&format!("caveau: changed for request {n}: {}", ui::harmless(&change.to_string())));
     }

@@ -8,7 +8,7 @@ use caveau_registry::{Artifact, ImageSource, attach as attach_artifact, discover
 use serde_json::json;
 
 use super::read;
-use crate::{args, exit::Outcome, fetch, ui};
+use crate::{args, exit::Outcome, fetch, files, ui};
 
 /// The type of the artifact that a signed fragment is, and of its one layer, as hosts look for them.
 const FRAGMENT: (&str, &str) = ("application/x-ms-ccepolicy-frag", "application/cose-x509+rego");
@@ -65,7 +65,7 @@ pub(super) fn discover(command: &args::FragmentDiscover, json: bool, quiet: bool
         if let Some(folder) = &command.output {
             fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
             let path = folder.join(format!("{}.cose", referrer.manifest.hex()));
-            fs::write(&path, &referrer.content).with_context(|| format!("failed to write {}", path.display()))?;
+            files::write(&path, &referrer.content)?;
         }
         let problem = VerifiedEnvelope::open(&referrer.content, &RULES)
             .err()

@@ -12,7 +12,7 @@ use caveau_fragment::{AuthPin, FragmentText, PrivateKey, TokenKey, TokenUri, pem
 use zeroize::Zeroizing;
 
 use super::{now, read};
-use crate::{args, exit::Outcome, ui};
+use crate::{args, exit::Outcome, files, ui};
 
 /// The attribute type commonName.
 const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
@@ -66,7 +66,7 @@ pub(super) fn run(command: &args::FragmentSign, quiet: bool) -> Result<Outcome> 
         io::stdout().lock().write_all(&signed).context("failed to write to standard output")?;
         return Ok(Outcome::Done);
     }
-    fs::write(&output, &signed).with_context(|| format!("failed to write {}", output.display()))?;
+    files::write(&output, &signed)?;
     ui::note(quiet, &format!("signed by {issuer} into {}", output.display()));
     if let Some(fragment) = fragment {
         let svn = svn.map(|svn| svn.to_string());
