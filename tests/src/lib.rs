@@ -240,8 +240,12 @@ pub(crate) fn shared_folder() -> PathBuf {
 }
 
 /// Waits for a child and takes its output; ends it when the patience is over.
+///
+/// # Panics
+/// Where it is over.
+#[must_use]
 #[track_caller]
-fn finish(mut child: Child) -> Outcome {
+pub fn finish(mut child: Child) -> Outcome {
     let mut pipes = (child.stdout.take(), child.stderr.take());
     let stdout = std::thread::spawn(move || read_all(pipes.0.as_mut()));
     let stderr = std::thread::spawn(move || read_all(pipes.1.as_mut()));

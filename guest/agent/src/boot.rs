@@ -77,13 +77,15 @@ const PARAMETERS: [(&str, &CStr); 1] = [("scsi_mod.ko", c"scan=manual")];
 ///
 /// Containers share the guest's network, so what Docker sets in a container's own is set here. The rest keeps containers
 /// from looking into the kernel.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("kernel/dmesg_restrict", "1"),
     ("kernel/kptr_restrict", "2"),
     ("kernel/unprivileged_bpf_disabled", "1"),
     ("kernel/yama/ptrace_scope", "1"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
+    // A kernel that follows a null pointer must not find a container's memory there.
+    ("vm/mmap_min_addr", "65536"),
 ];
 
 /// Settings of every network interface: folder with one for each, file in it, value.

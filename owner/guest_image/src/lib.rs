@@ -9,7 +9,7 @@
 //! # The guest folder
 //! | file | contents |
 //! |---|---|
-//! | `vmlinuz` | the kernel as the distribution ships it; `snp` boots it |
+//! | `vmlinuz` | the kernel's packed image, as it was built or as the distribution ships it; `snp` boots it |
 //! | `vmlinux` | the ELF file inside it; `emulated-snp` boots it by its PVH entry |
 //! | `initrd.img` | `newc` archive: `/init` is the agent, `/modules` the modules, `/modules/order` and `/modules/order.TEE` the order of loading |
 //! | `cmdline.TEE` | the kernel's whole command line under that TEE, without a newline |

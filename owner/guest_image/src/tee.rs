@@ -27,6 +27,8 @@ impl Tee {
     /// The kernel's whole command line.
     ///
     /// - `panic=-1 reboot=t`: a guest that cannot go on resets, and its monitor ends rather than hangs.
+    /// - `oops=panic`: a kernel that found itself damaged does not go on.
+    /// - `page_alloc.shuffle=1`: pages are handed out in no foreseeable order, where the kernel can do that.
     /// - `acpi=noirq initcall_blacklist=acpi_init`: of the host's ACPI tables, those of plain data are read; no bytecode is, for
     ///   the interpreter never gets any (kernel's drivers/acpi/bus.c: `acpi_init` is what loads it).
     /// - `scsi_mod.scan=manual`: the agent looks for disks where they are (a kernel whose SCSI is a module gets it from the
@@ -38,12 +40,13 @@ impl Tee {
     pub const fn cmdline(self) -> &'static str {
         match self {
             Self::EmulatedSnp => {
-                "caveau.tee=emulated-snp console=ttyS0 quiet loglevel=3 panic=-1 reboot=t acpi=noirq \
-                 initcall_blacklist=acpi_init scsi_mod.scan=manual no_timer_check cryptomgr.notests"
+                "caveau.tee=emulated-snp console=ttyS0 quiet loglevel=3 panic=-1 oops=panic reboot=t \
+                 page_alloc.shuffle=1 acpi=noirq initcall_blacklist=acpi_init scsi_mod.scan=manual no_timer_check \
+                 cryptomgr.notests"
             }
             Self::Snp => {
-                "caveau.tee=snp console=ttyS0 quiet loglevel=3 panic=-1 reboot=t acpi=noirq \
-                 initcall_blacklist=acpi_init scsi_mod.scan=manual"
+                "caveau.tee=snp console=ttyS0 quiet loglevel=3 panic=-1 oops=panic reboot=t page_alloc.shuffle=1 \
+                 acpi=noirq initcall_blacklist=acpi_init scsi_mod.scan=manual"
             }
         }
     }
