@@ -19,6 +19,7 @@ use anyhow::{Result, ensure};
 
 pub(crate) use agent::{build_agent, build_agent_in};
 pub(crate) use debian13::debian13;
+use oracle::Oracles;
 
 use crate::work_folder;
 
@@ -64,11 +65,11 @@ pub(crate) fn for_static_checks(root: &Path) -> Result<OsString> {
     Ok(std::env::join_paths([tools].into_iter().chain(std::env::split_paths(&path)))?)
 }
 
-/// The program `sev-snp-measure`, which tests compare launch digests with.
+/// What tests compare launch digests and signed envelopes with.
 ///
 /// # Errors
 /// Where it cannot be had.
-pub(crate) fn snp_measure(root: &Path) -> Result<PathBuf> {
+pub(crate) fn oracles(root: &Path) -> Result<Oracles> {
     oracle::prepare(&work_folder(root))
 }
 

@@ -61,10 +61,15 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
     cargo.args(["--", "--show-output"]).args(filter.iter().skip(1));
     cargo.env("CAVEAU_GUEST", &guest).env("CAVEAU_TEST_IMAGES", &images);
     cargo.env("CAVEAU_DISTRIBUTION_KERNEL", &setup.distribution_kernel).env("CAVEAU_AGENT", build_agent(root)?);
-    match setup::snp_measure(root) {
-        Ok(program) => _ = cargo.env("CAVEAU_SEV_SNP_MEASURE", program),
-        // The test that needs it says `skipped:`, and is counted.
-        Err(error) => eprintln!("sev-snp-measure cannot be had, launch digests are not compared with it: {error:#}"),
+    match setup::oracles(root) {
+        Ok(oracles) => {
+            cargo.env("CAVEAU_SEV_SNP_MEASURE", oracles.snp_measure);
+            cargo.env("CAVEAU_ORACLES_PYTHON", oracles.python);
+        }
+        // The tests that need them say `skipped:`, and are counted.
+        Err(error) => {
+            eprintln!("launch digests and envelopes are not compared with other implementations': {error:#}");
+        }
     }
     let mut run = |cargo: &mut Command| {
         run_lines(cargo, |line| {

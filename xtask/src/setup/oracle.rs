@@ -1,4 +1,5 @@
-//! `sev-snp-measure`, an independent implementation of the launch digest that tests compare with.
+//! Independent implementations from the Python package index that tests compare with: of the launch digest
+//! (`sev-snp-measure`), of CBOR, signatures and certificates.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,22 +10,33 @@ use anyhow::{Context as _, Result};
 
 use crate::process::{headline, run};
 
-/// The package, pinned: its results are expectations.
-const PACKAGE: &str = "sev-snp-measure==0.0.13";
+/// The packages, pinned: their results are expectations.
+const PACKAGES: [&str; 3] = ["sev-snp-measure==0.0.13", "cbor2==6.3.0", "cryptography==50.0.2"];
 
-/// Installs it in a Python environment of its own; gives the program.
+/// Where they are.
+#[derive(Debug)]
+pub(crate) struct Oracles {
+    /// A Python that can import them.
+    pub(crate) python: PathBuf,
+    /// The program `sev-snp-measure`.
+    pub(crate) snp_measure: PathBuf,
+}
+
+/// Installs them in a Python environment of their own.
 ///
 /// # Errors
-/// Where it cannot be installed.
-pub(super) fn prepare(work: &Path) -> Result<PathBuf> {
-    let folder = work.join("sev-snp-measure");
-    let (program, done) = (folder.join("bin/sev-snp-measure"), folder.join("done"));
-    if !done.is_file() {
-        headline(PACKAGE);
+/// Where they cannot be installed.
+pub(super) fn prepare(work: &Path) -> Result<Oracles> {
+    let folder = work.join("oracles");
+    let (done, list) = (folder.join("done"), PACKAGES.join(" "));
+    // Written last: what was interrupted, or made for another list, is made anew.
+    if !std::fs::read_to_string(&done).is_ok_and(|installed| installed == list) {
+        headline(&list);
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).context("install python3-venv")?;
         let mut pip = Command::new(folder.join("bin/pip"));
-        run(pip.args(["install", "--quiet", PACKAGE])).context("is there a network, and the Python package index?")?;
-        std::fs::write(done, PACKAGE)?;
+        run(pip.args(["install", "--quiet"]).args(PACKAGES))
+            .context("is there a network, and the Python package index?")?;
+        std::fs::write(done, list)?;
     }
-    Ok(program)
+    Ok(Oracles { python: folder.join("bin/python"), snp_measure: folder.join("bin/sev-snp-measure") })
 }

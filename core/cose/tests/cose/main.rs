@@ -13,6 +13,7 @@ mod chains;
 mod envelopes;
 mod genuine;
 mod issuers;
+mod oracle;
 mod properties;
 mod receipts;
 mod refused;
