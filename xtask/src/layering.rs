@@ -8,8 +8,19 @@ use serde_json::Value;
 use crate::process::{command, output};
 
 /// What the code of `core` must not name: it takes bytes and values, and gives bytes and values.
-const FORBIDDEN_IN_CORE: &[&str] =
-    &["std::fs", "std::net", "std::process", "std::env", "tokio", "async fn", "SystemTime", "Instant::"];
+const FORBIDDEN_IN_CORE: &[&str] = &[
+    "std::fs",
+    "std::net",
+    "std::os",
+    "std::process",
+    "std::env",
+    "std::*",
+    "std as ",
+    "tokio",
+    "async fn",
+    "SystemTime",
+    "Instant",
+];
 
 /// Lints that each crate of `core` and `guest` must deny, since their input is hostile.
 const DENIED_LINTS: &[&str] = &[
@@ -84,17 +95,54 @@ fn check_source(root: &Path, folder: &str, violations: &mut Vec<String>) -> Resu
     }
     if folder.starts_with("core/") {
         for file in rust_files(&source)? {
-            let text = fs::read_to_string(&file)?;
-            let product = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-            let code = product.lines().filter(|line| !line.trim_start().starts_with("//"));
-            for (line, word) in code.flat_map(|line| FORBIDDEN_IN_CORE.iter().map(move |word| (line, word))) {
-                if line.contains(word) {
-                    violations.push(format!("{}: core must not use {word}: {}", file.display(), line.trim()));
-                }
+            for (word, place) in forbidden(&fs::read_to_string(&file)?) {
+                violations.push(format!("{}: core must not use {word}: {place}", file.display()));
             }
         }
     }
     Ok(())
+}
+
+/// What a source names outside its tests that `core` must not, and where: in a line, or in a group as `std::{fs, io}`.
+fn forbidden(source: &str) -> Vec<(&'static str, String)> {
+    let product = source.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let lines: Vec<&str> = product.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let words = |line: &str, found: &mut Vec<(&'static str, String)>| {
+        let named = FORBIDDEN_IN_CORE.iter().filter(|word| line.contains(**word));
+        found.extend(named.map(|word| (*word, line.trim().to_owned())));
+    };
+    let mut found = Vec::new();
+    for line in &lines {
+        words(line, &mut found);
+    }
+    let joined: String = lines.concat().split_whitespace().collect();
+    for group in joined.split("std::{").skip(1) {
+        for item in items(group) {
+            words(&format!("std::{item}"), &mut found);
+        }
+    }
+    found
+}
+
+/// The items of a group whose opening brace has been read, up to the brace that closes it.
+fn items(group: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut items) = (0_u32, 0, Vec::new());
+    for (at, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            ',' if depth == 0 => {
+                items.push(&group[start..at]);
+                start = at + 1;
+            }
+            '}' if depth == 0 => {
+                items.push(&group[start..at]);
+                break;
+            }
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    items
 }
 
 /// Every `.rs` file below a folder, in order, but for files of tests.
@@ -115,7 +163,7 @@ fn rust_files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use super::may_depend;
+    use super::{forbidden, may_depend};
 
     #[test]
     fn dependencies_point_downwards() {
@@ -132,6 +180,30 @@ mod tests {
             ("guest/tee", "core/emulated"),
         ] {
             assert!(!may_depend(from, to), "{from} -> {to}");
+        }
+    }
+
+    #[test]
+    fn what_core_must_not_name_is_found_however_it_is_written() {
+        for (source, words) in [
+            ("use std::fs;", &["std::fs"][..]),
+            ("use std::{fs, io::{self, Read}, net::TcpStream};", &["std::fs", "std::net"]),
+            ("use std::{\n    collections::{BTreeMap, BTreeSet},\n    env as e,\n};", &["std::env"]),
+            ("let now = std::time::Instant::now();", &["Instant"]),
+            ("use std::time::{Duration, SystemTime};", &["SystemTime"]),
+            ("use std::*;", &["std::*"]),
+            ("use std as s;", &["std as "]),
+            ("use ::std::os::unix::net::UnixStream;", &["std::os"]),
+        ] {
+            let found: Vec<_> = forbidden(source).into_iter().map(|(word, _)| word).collect();
+            assert_eq!(found, words, "{source}");
+        }
+        for source in [
+            "use std::{fmt, io::{self, Read}};\nlet files = 1;",
+            "// use std::fs;",
+            "use std::io;\n\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}",
+        ] {
+            assert_eq!(forbidden(source), [], "{source}");
         }
     }
 }
