@@ -81,13 +81,31 @@ impl Pin {
         let path = folder.join("package.json");
         let read = || Self::parse(&serde_json::from_slice(&fs::read(&path)?)?);
         let found = read().with_context(|| format!("failed to read {}", path.display()))?;
-        if found != *wanted {
-            eprintln!(
-                "note: the guest's kernel is of {} {}, not of the recorded {} {}; launch digests differ",
-                found.name, found.version, wanted.name, wanted.version
-            );
+        if let Some(note) = found.difference_from(wanted) {
+            eprintln!("{note}");
         }
         Ok(found)
+    }
+
+    /// What is to be said where this is not what was `wanted`.
+    fn difference_from(&self, wanted: &Self) -> Option<String> {
+        (self != wanted).then(|| {
+            format!(
+                "note: the guest's kernel is of {} {}, not of the recorded {} {}; launch digests differ",
+                self.name, self.version, wanted.name, wanted.version
+            )
+        })
+    }
+
+    /// This, where it may be used for what was `wanted`: another version may, another file of the same version not.
+    fn accepted_for(self, wanted: &Self) -> Result<Self> {
+        let Self { name, version, sha256 } = &self;
+        ensure!(
+            (name, version) != (&wanted.name, &wanted.version) || *sha256 == wanted.sha256,
+            "{name} {version} has SHA-256 {sha256}, expected {}: the package source serves another file",
+            wanted.sha256
+        );
+        Ok(self)
     }
 
     fn parse(value: &Value) -> Result<Self> {
@@ -104,8 +122,8 @@ impl Pin {
     }
 }
 
-/// Fetches the pinned package, or the one that `newest` names where that is no longer to be had, since a version leaves the
-/// archive when the next one comes. A package of sources stays a file; one with a kernel is extracted.
+/// Fetches the pinned package, or the one that `newest` names where that is no longer to be had. A package of sources stays a
+/// file; one with a kernel is extracted.
 fn fetch(pin: &Pin, folder: &Path, apt: &Apt, newest: impl Fn(&Apt) -> Result<(String, String)>) -> Result<()> {
     let parent = folder.parent().context("the kernel's folder has a parent")?;
     fs::create_dir_all(parent)?;
@@ -116,20 +134,11 @@ fn fetch(pin: &Pin, folder: &Path, apt: &Apt, newest: impl Fn(&Apt) -> Result<(S
     headline(&format!("kernel {} {}", pin.name, pin.version));
     let tree = temporary.path().join("tree");
     fs::create_dir(&tree)?;
-    let (mut name, mut version) = (pin.name.clone(), pin.version.clone());
-    if let Err(error) = download(apt, &tree, &name, &version) {
-        eprintln!("{error:#}");
-        apt.update()?;
-        (name, version) = newest(apt)?;
-        download(apt, &tree, &name, &version)?;
-    }
+    let update_and_ask = || apt.update().and_then(|()| newest(apt));
+    let (name, version) = pinned_or_newest(pin, |name, version| download(apt, &tree, name, version), update_and_ask)?;
     let file = package_file(&tree)?;
     let sha256 = hex::encode(Sha256::digest(fs::read(&file)?));
-    ensure!(
-        (&name, &version) != (&pin.name, &pin.version) || sha256 == pin.sha256,
-        "{name} {version} has SHA-256 {sha256}, expected {}: the package source serves another file",
-        pin.sha256
-    );
+    let Pin { name, version, sha256 } = Pin { name, version, sha256 }.accepted_for(pin)?;
     if !name.starts_with("linux-source-") {
         run(apt.command("dpkg-deb", &["-x"]).args([&file, &tree]))?;
         fs::remove_file(&file)?;
@@ -137,6 +146,20 @@ fn fetch(pin: &Pin, folder: &Path, apt: &Apt, newest: impl Fn(&Apt) -> Result<(S
     let package = json!({ "name": name, "version": version, "sha256": sha256 });
     fs::write(tree.join("package.json"), package.to_string())?;
     fs::rename(&tree, folder).with_context(|| format!("failed to move the kernel to {}", folder.display()))
+}
+
+/// Name and version of the package that `get` could get: the pinned one, or the one that `newest` names, since a version leaves
+/// the archive when the next one comes.
+fn pinned_or_newest(
+    pin: &Pin,
+    mut get: impl FnMut(&str, &str) -> Result<()>,
+    newest: impl FnOnce() -> Result<(String, String)>,
+) -> Result<(String, String)> {
+    let Err(error) = get(&pin.name, &pin.version) else { return Ok((pin.name.clone(), pin.version.clone())) };
+    eprintln!("{error:#}");
+    let (name, version) = newest()?;
+    get(&name, &version)?;
+    Ok((name, version))
 }
 
 /// The newest kernel for virtual machines: name and version.
@@ -159,4 +182,67 @@ fn package_file(folder: &Path) -> Result<PathBuf> {
     let files = folder.read_dir()?.filter_map(|entry| Some(entry.ok()?.path()));
     let mut packages = files.filter(|path| path.extension().is_some_and(|ending| ending == "deb"));
     packages.next().with_context(|| format!("{} holds no package", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    fn pin(name: &str, version: &str, sha256: &str) -> Pin {
+        Pin { name: name.to_owned(), version: version.to_owned(), sha256: sha256.to_owned() }
+    }
+
+    /// What comes of asking an archive that holds `held`, whose newest is `newest`; and what it was asked for.
+    fn ask(held: &[&str], newest: &'static str) -> (Result<(String, String)>, Vec<String>) {
+        let mut asked = Vec::new();
+        let get = |name: &str, version: &str| {
+            asked.push(format!("{name}={version}"));
+            if !held.contains(&version) {
+                bail!("{name} {version} is not to be had")
+            }
+            Ok(())
+        };
+        let got = pinned_or_newest(&pin("linux", "1", "aa"), get, || Ok(("linux-next".to_owned(), newest.to_owned())));
+        (got, asked)
+    }
+
+    #[test]
+    fn the_pinned_package_is_taken_while_it_is_there() {
+        let (got, asked) = ask(&["1", "2"], "2");
+        assert_eq!(got.unwrap(), ("linux".to_owned(), "1".to_owned()));
+        assert_eq!(asked, ["linux=1"]);
+    }
+
+    #[test]
+    fn the_newest_is_taken_where_it_has_gone() {
+        let (got, asked) = ask(&["2"], "2");
+        assert_eq!(got.unwrap(), ("linux-next".to_owned(), "2".to_owned()));
+        assert_eq!(asked, ["linux=1", "linux-next=2"]);
+        let error = ask(&[], "2").0.unwrap_err();
+        assert!(error.to_string().contains("linux-next 2 is not to be had"), "{error}");
+    }
+
+    #[test]
+    fn another_version_is_said_and_another_file_refused() {
+        let wanted = pin("linux", "1", "aa");
+        assert_eq!(pin("linux", "1", "aa").difference_from(&wanted), None);
+        let newer = pin("linux-next", "2", "bb").accepted_for(&wanted).unwrap();
+        let note = newer.difference_from(&wanted).unwrap();
+        for part in ["linux-next 2", "linux 1", "launch digests differ"] {
+            assert!(note.contains(part), "{note}");
+        }
+        let error = pin("linux", "1", "bb").accepted_for(&wanted).unwrap_err();
+        assert!(error.to_string().contains("serves another file"), "{error}");
+    }
+
+    #[test]
+    fn the_recorded_pins_are_read() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for kind in ["source", "distribution"] {
+            let pin = Pin::read(&root.join(PINS), kind).unwrap();
+            assert!(pin.sha256.len() == 64 && pin.folder().len() == 16, "{pin:?}");
+        }
+    }
 }
