@@ -1,5 +1,8 @@
 //! `caveau layer` as a shell sees it.
 
+#[path = "../../../core/layer/tests/common/accepted.rs"]
+mod accepted;
+
 use std::{
     ffi::OsStr,
     fs,
@@ -24,6 +27,27 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_systems_tools_accept_what_is_built() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let (tar, image) = (path("x.tar"), path("x.img"));
+    fs::create_dir_all(path("root/one/two")).expect("a folder");
+    fs::write(path("root/one/large"), "not all of it the same\n".repeat(200_000)).expect("a file");
+    fs::hard_link(path("root/one/large"), path("root/one/two/again")).expect("a link");
+    std::os::unix::fs::symlink("../large", path("root/one/two/link")).expect("a link");
+    let mut command = Command::new("tar");
+    command.args(["--create", "--file"]).arg(&tar).arg("--directory").arg(path("root")).arg("one");
+    assert!(command.status().expect("tar runs").success());
+    let built =
+        layer(&[OsStr::new("build"), OsStr::new("--json"), tar.as_os_str(), OsStr::new("-o"), image.as_os_str()]);
+    assert!(built.status.success(), "{}", text(&built.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&built.stdout).expect("JSON");
+    let (root, data_bytes) = (told["root"].as_str().expect("a root"), told["data_bytes"].as_u64().expect("a length"));
+    assert!(data_bytes > 4 << 20, "{told}");
+    accepted::accepted(&image, root, data_bytes);
 }
 
 #[test]

@@ -4,8 +4,11 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     dead_code,
+    unused_imports,
     reason = "a test may panic, and each uses a part of this"
 )]
+
+mod accepted;
 
 use std::{
     env, fs,
@@ -13,8 +16,9 @@ use std::{
     num::NonZeroUsize,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::Command,
 };
+
+pub(crate) use accepted::{accepted, tool};
 
 use caveau_layer::ImageSink;
 use sha2::{Digest as _, Sha256};
@@ -64,16 +68,6 @@ pub(crate) fn sha256(mut file: &fs::File, bytes: u64) -> String {
         }
     }
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A tool of the system; where it is absent this says so.
-pub(crate) fn tool(name: &str) -> Option<Command> {
-    let folders = ["/usr/sbin", "/sbin", "/usr/bin"];
-    let found = folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists());
-    if found.is_none() {
-        println!("skipped: no {name}, which the set-up installs");
-    }
-    found.map(Command::new)
 }
 
 /// Builds tars by hand, also such as no tool makes.
