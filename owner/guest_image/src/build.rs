@@ -292,6 +292,59 @@ mod tests {
         assert_eq!(manifest.launch_digests(Tee::Snp, 1).count(), 0, "no OVMF was given");
     }
 
+    /// Firmware of the recorded launches, where they are there.
+    fn recorded_firmware(name: &str) -> Option<PathBuf> {
+        let root = std::env::var_os("CAVEAU_FIXTURES")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"), PathBuf::from);
+        let path = root.join("attestation/measurement/synthetic").join(name);
+        if !path.is_file() {
+            println!("skipped: no fixture {}", path.display());
+            return None;
+        }
+        Some(path)
+    }
+
+    #[test]
+    fn with_ovmf_the_digests_of_snp_are_told() {
+        let Some(ovmf) = recorded_firmware("fw-a.bin") else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("guest");
+        build(&Inputs { ovmf: Some(ovmf.clone()), ..inputs(folder.path()) }, &out).unwrap();
+        let guest = GuestFolder::open(&out).unwrap();
+        let files = guest.tee(Tee::Snp).unwrap();
+        let read = |path: &PathBuf| fs::read(path).unwrap();
+        let firmware = files.firmware.iter().map(read).collect::<Vec<_>>();
+        assert_eq!(firmware, [read(&ovmf)], "it is part of the guest");
+        // The hardware measures the image as shipped, and a command line of its own.
+        assert_eq!(files.kernel.file_name().unwrap(), "vmlinuz");
+        let cmdline = fs::read_to_string(&files.cmdline).unwrap();
+        assert!(cmdline.contains("caveau.tee=snp"), "{cmdline}");
+        for vcpus in 1..=2 {
+            let expected = launch_digest(&LaunchSpec {
+                firmware: Firmware::Ovmf(&firmware[0]),
+                kernel: Some(KernelHashes::from_bytes(&read(&files.kernel), Some(&read(&files.initrd)), &cmdline)),
+                vcpus,
+                vcpu_type: "EPYC-v4".parse().unwrap(),
+                guest_features: GuestFeatures::SNP,
+                vmm: Vmm::Qemu,
+            });
+            let told: Vec<_> = guest.manifest().launch_digests(Tee::Snp, vcpus).collect();
+            let [told] = told.as_slice() else { panic!("one vCPU type: {told:?}") };
+            assert_eq!(told.digest, expected.unwrap());
+        }
+        assert_eq!(guest.manifest().launch_digests(Tee::Snp, 3).count(), 0);
+    }
+
+    #[test]
+    fn ovmf_that_checks_no_kernel_is_refused() {
+        let Some(ovmf) = recorded_firmware("fw-b-nohashes.bin") else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("guest");
+        let error = build(&Inputs { ovmf: Some(ovmf), ..inputs(folder.path()) }, &out).unwrap_err();
+        assert!(matches!(error, GuestImageError::Measure { tee: Tee::Snp, .. }), "{error}");
+        assert!(!out.exists());
+    }
+
     #[test]
     fn a_program_says_what_made_it() {
         let this = fs::read(std::env::current_exe().unwrap()).unwrap();
