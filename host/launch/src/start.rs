@@ -126,8 +126,8 @@ fn spawn(
     attached: Option<UnixStream>,
 ) -> Result<io::PipeReader, StartError> {
     let log = File::options().append(true).create(true).mode(0o600).open(folder.supervisor_log());
+    // The supervisor bounds it as soon as it runs (`Messages`); what it says before that is a line.
     let log = log.map_err(host("make supervisor.log"))?;
-    let errors = log.try_clone().map_err(host("copy a descriptor"))?;
     let (reader, writer) = io::pipe().map_err(host("make a pipe"))?;
     let writer = OwnedFd::from(writer);
     let inherited: Vec<_> = [Some(lock.as_fd()), Some(writer.as_fd()), attached.as_ref().map(AsFd::as_fd)]
@@ -136,7 +136,7 @@ fn spawn(
         .map(|descriptor| descriptor.as_raw_fd())
         .collect();
     command.arg(root.path()).arg(folder.name().as_str()).args(inherited.iter().map(ToString::to_string));
-    command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/");
     prepare(command, move || {
         rustix::process::setsid()?;
         close_all()?;

@@ -20,8 +20,8 @@ use crate::{
     guest::{Firmware, Guest, OptionRom},
 };
 
-/// Bytes of the serial console and of QEMU's messages that are kept on disk.
-const LOG_BYTES: u64 = 256 * 1024;
+/// Bytes of the serial console, of QEMU's messages and of the supervisor's that are kept on disk.
+pub(crate) const LOG_BYTES: u64 = 256 * 1024;
 
 /// How long QEMU may take to answer on its control connection.
 const QMP_LIMIT: Duration = Duration::from_secs(60);

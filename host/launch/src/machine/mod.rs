@@ -12,7 +12,7 @@ mod qmp;
 mod tail;
 
 pub use argv::{Board, Disk, Hardware, compose};
-pub(crate) use boot::describe;
+pub(crate) use boot::{LOG_BYTES, describe};
 pub use boot::{Machine, MachineError, MachineParts, TeeParts};
 pub use probe::{KvmVerdict, probe_kvm};
 pub use process::Process;

@@ -27,17 +27,11 @@ pub(crate) struct BoundedFile {
 
 impl Tail {
     /// Starts a thread that reads `stream` to its end, into `file` and into the tail that is returned.
-    pub(crate) fn of(name: &str, mut stream: impl Read + Send + 'static, mut file: BoundedFile) -> io::Result<Self> {
+    pub(crate) fn of(name: &str, stream: impl Read + Send + 'static, file: BoundedFile) -> io::Result<Self> {
         let tail = Self::default();
         let ours = tail.clone();
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let mut chunk = [0; 4096];
-            while let Ok(count @ 1..) = stream.read(&mut chunk) {
-                ours.push(&chunk[..count]);
-                // A full disk must not stop the reading: the writer would stall.
-                let _ = file.append(&chunk[..count]);
-            }
-        })?;
+        let named = std::thread::Builder::new().name(name.to_owned());
+        named.spawn(move || file.take_all(stream, |more| ours.push(more)))?;
         Ok(tail)
     }
 
@@ -65,6 +59,22 @@ impl BoundedFile {
     pub(crate) fn create(path: &Path, limit: u64) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
         Ok(Self { file, length: 0, limit })
+    }
+
+    /// Takes what comes of `stream` until its end; `seen` hears of it, too.
+    pub(crate) fn take_all(mut self, mut stream: impl Read, mut seen: impl FnMut(&[u8])) {
+        let mut chunk = [0; 4096];
+        loop {
+            match stream.read(&mut chunk) {
+                Ok(count @ 1..) => {
+                    seen(&chunk[..count]);
+                    // A full disk must not stop the reading: the writer would stall.
+                    let _ = self.append(&chunk[..count]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
     }
 
     /// Adds bytes; where they do not fit, the older half goes.

@@ -10,7 +10,7 @@
 //!     log/            output of the containers
 //!     console.log     the guest's serial console, bounded
 //!     qemu.log        QEMU's messages, bounded
-//!     supervisor.log  the supervisor's own messages
+//!     supervisor.log  the supervisor's own messages and the secure processor's, bounded
 //! ```
 
 mod group_folder;

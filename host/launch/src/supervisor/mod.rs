@@ -10,6 +10,7 @@
 mod announce;
 mod group;
 mod hub;
+mod messages;
 mod serve;
 mod streams;
 mod watch;
@@ -40,6 +41,7 @@ use announce::Announcer;
 use caveau_protocol::AgentRequest;
 use group::{Container, Group, Happening, Liveness, Shared};
 use hub::Client;
+use messages::Messages;
 
 use crate::{
     AgentClient, Cause, GroupLock, LaunchPlan, Machine, Phase, StateError, StateRoot, StepError,
@@ -97,13 +99,17 @@ pub fn supervise(arguments: &[OsString]) -> ExitCode {
     let outcome = inherit(arguments).and_then(|heritage| {
         let root = StateRoot::at(&heritage.root).map_err(|error| crate::chain(&error))?;
         let folder = root.group(&heritage.name).map_err(|error| crate::chain(&error))?;
+        let messages = Messages::bound(&folder.supervisor_log())
+            .map_err(|error| format!("failed to bound supervisor.log: {error}"))?;
         let plan = folder.plan().map_err(|error| crate::chain(&error))?;
         let record = folder.record().map_err(|error| crate::chain(&error))?;
-        Ok((heritage, root, folder, plan, record))
+        Ok((messages, heritage, root, folder, plan, record))
     });
     match outcome {
-        Ok((heritage, root, folder, plan, record)) => {
+        Ok((messages, heritage, root, folder, plan, record)) => {
             let _lock = GroupLock::inherited(heritage.lock);
+            // Dropped before the lock: whoever sees that this has ended finds its last words.
+            let _messages = messages;
             let supervisor = Supervisor {
                 root,
                 plan,

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     fake_qemu::{self, FLOOD},
+    messages::messages_are_bounded_and_the_newest_are_kept,
     runner::Test,
 };
 
@@ -48,13 +49,14 @@ pub(crate) const TESTS: &[Test] = &[
     ("exec_that_is_not_read_to_its_end_is_no_success", exec_that_is_not_read_to_its_end_is_no_success),
     ("exec_has_streams_and_an_exit_of_its_own", exec_has_streams_and_an_exit_of_its_own),
     ("input_reaches_the_process", input_reaches_the_process),
+    ("messages_are_bounded_and_the_newest_are_kept", messages_are_bounded_and_the_newest_are_kept),
     ("nothing_is_inherited_that_should_not", nothing_is_inherited_that_should_not),
     ("output_is_lossless_for_a_slow_client", output_is_lossless_for_a_slow_client),
     ("stopping_goes_from_polite_to_final", stopping_goes_from_polite_to_final),
 ];
 
 /// A state folder, a guest folder, a layer and a fake QEMU.
-struct Place {
+pub(crate) struct Place {
     folder: tempfile::TempDir,
     root: StateRoot,
 }
@@ -75,7 +77,7 @@ pub(crate) fn start_only(arguments: &[OsString]) -> ExitCode {
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = StateRoot::at(&folder.path().join("caveau")).unwrap();
         let guest = folder.path().join("guest");
@@ -142,7 +144,7 @@ impl Place {
         start_with(&mut supervisor, &self.root, plan, attach, &mut |_| {})
     }
 
-    fn run(&self, behaviour: &str) -> Group {
+    pub(crate) fn run(&self, behaviour: &str) -> Group {
         self.start(&self.plan(behaviour), false).unwrap().group
     }
 
@@ -154,7 +156,7 @@ impl Place {
     }
 
     /// The group's status once it is no longer `running` or `stopping`.
-    fn end_of(group: &Group) -> (Status, Record) {
+    pub(crate) fn end_of(group: &Group) -> (Status, Record) {
         group.wait_down(Duration::from_secs(60)).unwrap();
         group.status().unwrap()
     }
@@ -171,7 +173,7 @@ impl Drop for Place {
     }
 }
 
-fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     let start = Instant::now();
     while !check() {
         assert!(start.elapsed() < Duration::from_secs(60), "{what}: not within a minute");

@@ -4,6 +4,7 @@
 
 mod fake_qemu;
 mod groups;
+mod messages;
 mod runner;
 
 use std::{env, ffi::OsString, process::ExitCode};
