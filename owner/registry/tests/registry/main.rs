@@ -2,6 +2,8 @@
 //! against the tools and the registry that people use.
 
 mod layouts;
+mod pace;
+mod processes;
 mod referrers;
 mod server;
 mod store;

@@ -12,7 +12,7 @@ use crate::support::{Parts, Place, Recorder, assert_refused, diff_ids, layer, no
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// What a registry without faults answers for an image in the repository `app`.
-fn honest(parts: &Parts, request: &Request) -> Reply {
+pub(crate) fn honest(parts: &Parts, request: &Request) -> Reply {
     let manifest = parts.manifest_bytes();
     let by_digest = format!("/v2/app/manifests/{}", Digest::of(&manifest));
     if request.target == "/v2/" {
