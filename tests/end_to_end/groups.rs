@@ -4,6 +4,16 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use caveau_tests::{Caveau, eventually, image};
 
+/// What confines the first process, then what confines the one that asks.
+const CONFINEMENT: &str = r#"for process in 1 self; do
+    grep -E "^(Cap...|NoNewPrivs|Seccomp):" /proc/$process/status; done"#;
+
+/// Leaves a process behind whose parent, and whose parent's parent, end before it does.
+const ORPHAN: &str = "(sleep 0.3 &) > /dev/null 2>&1 < /dev/null";
+
+/// How many processes have ended and were not reaped.
+const ZOMBIES: &str = "cat /proc/[0-9]*/status 2> /dev/null | grep -c ^State:.Z";
+
 #[test]
 fn groups_run_beside_each_other_and_leave_nothing() {
     let Some(caveau) = Caveau::new() else { return };
@@ -52,7 +62,7 @@ fn starting_and_stopping_again_and_again_leaks_nothing() {
 }
 
 #[test]
-fn a_group_that_is_asked_again_and_again_keeps_no_descriptor() {
+fn a_group_that_is_asked_again_and_again_keeps_no_descriptor_and_no_zombie() {
     let Some(caveau) = Caveau::new() else { return };
     start(&caveau, "asked");
     let record = caveau.run(&["inspect", "asked"]).success().json()["record"].take();
@@ -75,14 +85,37 @@ fn a_group_that_is_asked_again_and_again_keeps_no_descriptor() {
         Ok(())
     })
     .expect("the descriptors are those of before");
+
+    // Whatever was executed has been reaped, and so is what it leaves behind: by the agent, and by the first process.
+    let shell = |script: &str| caveau.run(&["exec", "asked", "sh", "-c", script]);
+    for _ in 0..5 {
+        shell(ORPHAN).success();
+    }
+    eventually(|| {
+        let count = shell(ZOMBIES).stdout;
+        anyhow::ensure!(count == "0\n", "{count} zombies");
+        Ok(())
+    })
+    .expect("no zombie is left");
+
+    // What is executed may do no more than the first process.
+    let told = shell(CONFINEMENT).success().stdout;
+    let lines: Vec<_> = told.lines().collect();
+    let (first, executed) = lines.split_at(lines.len() / 2);
+    assert_eq!(first, executed, "{told}");
+    for line in ["CapBnd:\t00000000a80425fb", "CapEff:\t00000000a80425fb", "NoNewPrivs:\t0", "Seccomp:\t2"] {
+        assert!(executed.contains(&line), "{line}: {told}");
+    }
     caveau.run(&["rm", "--force", "asked"]).success();
 }
 
-/// Starts a group that says `up` and waits, and in which `echo here` may be executed.
+/// Starts a group that says `up` and waits, and in which `echo here` and the scripts above may be executed.
 fn start(caveau: &Caveau, name: &str) {
     let script = "echo up; trap 'exit 0' TERM; while :; do sleep 1; done";
+    let shell = [CONFINEMENT, ORPHAN, ZOMBIES].map(|script| format!("sh -c '{script}'"));
     let options = ["run", "-d", "--name", name, "--memory", "256M", "--allow-exec", "echo here"];
-    caveau.run(&[&options[..], &[&image("busybox"), "--", "sh", "-c", script]].concat()).success();
+    let scripts: Vec<_> = shell.iter().flat_map(|command| ["--allow-exec", command]).collect();
+    caveau.run(&[&options[..], &scripts, &[&image("busybox"), "--", "sh", "-c", script]].concat()).success();
 }
 
 /// Everything of this Caveau that is there: processes with its state folder in their environment, files of state and
