@@ -1,5 +1,7 @@
 //! What a policy leaves to the host, in words.
 
+use caveau_group::Signal;
+
 use crate::{document::RuleKind, model::Container, point::Point, policy::Policy};
 
 /// Everything that the policy leaves open, a sentence each: what the host may still choose, and what it can see. The first
@@ -127,8 +129,10 @@ fn of_container(container: &Container, points: &mut Vec<String>) {
     let commands = container.exec_processes.iter().flatten();
     for process in commands {
         let command = crate::denial::quoted(process.command.iter().flatten());
-        say(format!("the host can run {command} in it, any number of times."));
+        let signals = signals(process.signals.as_deref());
+        say(format!("the host can run {command} in it, any number of times, and send it {signals}."));
     }
+    say(format!("the host can send its first process {}, at any time.", signals(container.signals.as_deref())));
     if container.caveau.as_ref().is_none_or(|extension| extension.max_starts.is_none()) {
         say("it can be started any number of times, also side by side.".to_owned());
     }
@@ -137,10 +141,39 @@ fn of_container(container: &Container, points: &mut Vec<String>) {
         .to_owned());
 }
 
+/// Signals by name, as a list in a sentence.
+fn signals(numbers: Option<&[i64]>) -> String {
+    let name = |number: &i64| match u8::try_from(*number).ok().and_then(|number| Signal::try_from(number).ok()) {
+        Some(signal) => signal.to_string(),
+        None => format!("{number}"),
+    };
+    let mut numbers = numbers.unwrap_or_default().to_vec();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let names: Vec<_> = numbers.iter().map(name).collect();
+    match names.split_last() {
+        None => "no signal".to_owned(),
+        Some((only, [])) => only.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+    }
+}
+
+/// A variable by which the host has code of its choice run in whatever program is linked dynamically.
+const LOADED: &str = "LD_PRELOAD=/x.so";
+
 fn environment(container: &Container, say: &mut impl FnMut(String)) {
     let rules = || container.env_rules.iter().flatten();
     for rule in rules().filter(|rule| rule.is_pattern()) {
-        say(format!("the host chooses the value of variables that match {:?}.", rule.shown()));
+        say(format!(
+            "the host chooses the value of variables that match {:?}, for it and for what is run in it.",
+            rule.shown()
+        ));
+        if rule.matches(LOADED) {
+            say(format!(
+                "{:?} matches LD_PRELOAD too, by which the host chooses what code the programs of the image run.",
+                rule.shown()
+            ));
+        }
     }
     for (rule, error) in rules().filter_map(|rule| Some((rule, rule.pattern_error()?))) {
         say(format!("the pattern {:?} matches nothing: {error}.", rule.shown()));

@@ -203,6 +203,35 @@ fn what_stays_open_is_said_in_words() {
 }
 
 #[test]
+fn signals_and_open_variables_are_said_in_words() {
+    use caveau_group::EnvRule;
+    let open = |change: fn(&mut Container)| {
+        let mut group = group(Overrides { exec: vec![strings(&["sh"])], ..Overrides::default() });
+        change(&mut group.containers[0]);
+        open_points(&Policy::parse(&generate(&group)).unwrap()).join("\n")
+    };
+    let usual = open(|_| ());
+    let first = "the host can send its first process SIGINT, SIGKILL and SIGTERM, at any time.";
+    assert!(usual.contains(first), "{usual}");
+    assert!(
+        usual.contains("can run [\"sh\"] in it, any number of times, and send it SIGINT, SIGKILL and SIGTERM."),
+        "{usual}"
+    );
+    assert!(!usual.contains("variables that match") && !usual.contains("LD_PRELOAD"), "{usual}");
+    let few = open(|container| {
+        container.signals = vec!["RTMIN+1".parse().unwrap()];
+        container.exec[0].signals.clear();
+    });
+    assert!(few.contains("first process 35, at any") && few.contains("and send it no signal."), "{few}");
+    let named =
+        open(|container| container.env.push(EnvRule::Pattern { pattern: "LEVEL=.*".to_owned(), required: false }));
+    assert!(named.contains("variables that match \"LEVEL=.*\", for it and"), "{named}");
+    assert!(!named.contains("LD_PRELOAD"), "{named}");
+    let any = open(|container| container.env.push(EnvRule::Pattern { pattern: ".+=.*".to_owned(), required: false }));
+    assert!(any.contains("\".+=.*\" matches LD_PRELOAD too"), "{any}");
+}
+
+#[test]
 fn layers_are_the_policys_and_places_the_guests() {
     let mut enforcer = enforcer(&generate(&group(Overrides::default())));
     denied(enforcer.mount_device(&layer(0, &"3".repeat(64))), Point::MountDevice, Field::RootHash);
