@@ -7,65 +7,15 @@
     reason = "tests stop at the first surprise"
 )]
 
-use std::path::{Path, PathBuf};
+mod fixtures;
 
-use caveau_evidence::{Appraisal, Certificates, Evidence, Expectations, Profile, Tee, Timestamp, judge, verify};
+use caveau_evidence::{Appraisal, Certificates, Evidence, Expectations, Profile, Timestamp, judge, verify};
 use caveau_snp::appraise::APPRAISAL;
 use caveau_snp::certificate::Certificate;
 use caveau_snp::check::{Check, first_failure};
 use caveau_snp::crl::Crl;
+use fixtures::Fixtures;
 use serde_json::Value;
-
-struct Fixtures(PathBuf);
-
-impl Fixtures {
-    fn open() -> Option<Self> {
-        let root = std::env::var_os("CAVEAU_FIXTURES")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"), PathBuf::from);
-        let folder = root.join("attestation");
-        if !folder.is_dir() {
-            println!("skipped: no fixtures at {}", folder.display());
-            return None;
-        }
-        Some(Self(folder))
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.0.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-    }
-
-    fn cases(&self, kind: &str) -> Vec<Value> {
-        let all: Value = serde_json::from_slice(&self.read("cases.json")).unwrap();
-        all["cases"].as_array().unwrap().iter().filter(|case| case["kind"] == kind).cloned().collect()
-    }
-
-    fn evidence(&self, report: &str, vek: &str, intermediate: &str, root: &str) -> Evidence {
-        Evidence {
-            tee: Tee::Snp,
-            report: self.read(report),
-            certificates: Certificates {
-                vek: Some(self.read(vek)),
-                intermediate: Some(self.read(intermediate)),
-                root: Some(self.read(root)),
-                crl: None,
-            },
-            runtime_data: Vec::new(),
-            policy: None,
-            reference_values: None,
-        }
-    }
-
-    /// The genuine evidence that a case starts from, by name: `snp/milan-v3-aci`.
-    fn base(&self, name: &str) -> Evidence {
-        let case = self.cases("snp-report").into_iter().find(|case| case["id"] == name).unwrap();
-        self.report_case(&case)
-    }
-
-    fn report_case(&self, case: &Value) -> Evidence {
-        let path = |field: &str| case[field].as_str().unwrap();
-        self.evidence(path("report"), path("vek"), path("intermediate"), path("root"))
-    }
-}
 
 fn at(date: &str) -> Timestamp {
     date.parse::<Timestamp>().unwrap().plus_seconds(12 * 3600)

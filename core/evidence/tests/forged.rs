@@ -7,46 +7,23 @@
     reason = "tests stop at the first surprise"
 )]
 
-use std::path::{Path, PathBuf};
+mod fixtures;
+
 use std::sync::LazyLock;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PSS_SHA384, RsaKeyPair};
-use caveau_evidence::{Certificates, Evidence, Profile, Tee, Timestamp, verify};
+use caveau_evidence::{Certificates, Evidence, Profile, Timestamp, verify};
 use caveau_snp::certificate::{Certificate, PublicKey};
 use caveau_snp::check::first_failure;
 use caveau_snp::report::{Report, SIGNED_BYTES, Signature, set_signature};
+use fixtures::Fixtures;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-fn folder() -> Option<PathBuf> {
-    let root = std::env::var_os("CAVEAU_FIXTURES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"), PathBuf::from);
-    let folder = root.join("attestation/snp");
-    if !folder.is_dir() {
-        println!("skipped: no fixtures at {}", folder.display());
-        return None;
-    }
-    Some(folder)
-}
-
 fn genuine() -> Option<Evidence> {
-    let folder = folder()?;
-    let read = |name: &str| std::fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    Some(Evidence {
-        tee: Tee::Snp,
-        report: read("reports/milan-v3-aci/report.bin"),
-        certificates: Certificates {
-            vek: Some(read("reports/milan-v3-aci/vcek.der")),
-            intermediate: Some(read("roots/milan-ask.der")),
-            root: Some(read("roots/milan-ark.der")),
-            crl: None,
-        },
-        runtime_data: Vec::new(),
-        policy: None,
-        reference_values: None,
-    })
+    Fixtures::open().map(|fixtures| fixtures.report("milan-v3-aci", "milan"))
 }
 
 fn codes(evidence: &Evidence) -> Vec<String> {
@@ -160,17 +137,12 @@ fn processors_of_unknown_or_unsupported_lines_get_an_error() {
 /// Turin's layout: the same key for another FMC level is another key.
 #[test]
 fn a_key_for_another_fmc_level_does_not_pass() {
-    let Some(folder) = folder() else { return };
-    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
-    let mut evidence = genuine().unwrap();
-    evidence.report = read("reports/turin-v5-aci/report.bin");
-    evidence.certificates.vek = Some(read("reports/turin-v5-aci/vcek.der"));
-    evidence.certificates.intermediate = Some(read("roots/turin-ask.der"));
-    evidence.certificates.root = Some(read("roots/turin-ark.der"));
+    let Some(fixtures) = Fixtures::open() else { return };
+    let mut evidence = fixtures.report("turin-v5-aci", "turin");
     assert!(codes(&evidence).is_empty());
     evidence.report[0x180] ^= 1;
     assert_eq!(codes(&evidence), ["report-signature", "tcb-mismatch"]);
-    evidence.certificates.vek = Some(read("certs-only/turin-vcek-all-zero-tcb.der"));
+    evidence.certificates.vek = Some(fixtures.read("snp/certs-only/turin-vcek-all-zero-tcb.der"));
     assert!(codes(&evidence).contains(&"tcb-mismatch".to_owned()));
 }
 

@@ -7,8 +7,9 @@
     reason = "tests stop at the first surprise"
 )]
 
+mod fixtures;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use caveau_evidence::azure::{AzureVerification, Processor};
 use caveau_evidence::dcap::{Collateral, Quote, TcbStatus};
@@ -17,41 +18,7 @@ use caveau_evidence::{
     judge_quote, verify_azure, verify_quote,
 };
 use caveau_snp::check::first_failure;
-use serde_json::Value;
-
-struct Fixtures(PathBuf);
-
-impl Fixtures {
-    fn open() -> Option<Self> {
-        let root = std::env::var_os("CAVEAU_FIXTURES")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"), PathBuf::from);
-        let folder = root.join("attestation");
-        if !folder.is_dir() {
-            println!("skipped: no fixtures at {}", folder.display());
-            return None;
-        }
-        Some(Self(folder))
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.0.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-    }
-
-    fn cases(&self, kind: &str) -> Vec<Value> {
-        let all: Value = serde_json::from_slice(&self.read("cases.json")).unwrap();
-        all["cases"].as_array().unwrap().iter().filter(|case| case["kind"] == kind).cloned().collect()
-    }
-
-    fn collateral(&self, name: &str) -> Collateral {
-        Collateral::parse(&self.read(name)).unwrap()
-    }
-
-    fn azure(&self, name: &str) -> AzureEvidence {
-        let mut evidence = AzureEvidence::parse(&self.read(name)).unwrap();
-        evidence.certificates = evidence.certificates.with_built_in();
-        evidence
-    }
-}
+use fixtures::Fixtures;
 
 /// The code of the first check that fails, in the words of the cases.
 fn words_of(code: &str) -> &'static [&'static str] {
