@@ -422,7 +422,7 @@ pub fn judge_azure(
     }
     let kind = if is_tdx { Kind::AzureTdxVm } else { Kind::AzureSnpVm };
     let claims = verification.verified.map(|claims| Subject::Azure(Box::new(claims.into_inner())));
-    Appraisal::of(kind, (TeeClass::Hardware, profile, at), sha256(&evidence.hcl_report), checks, claims)
+    Appraisal::of(kind, (Some(TeeClass::Hardware), profile, at), sha256(&evidence.hcl_report), checks, claims)
 }
 
 fn of_vm(claims: &AzureClaims, expected: &AzureExpectations) -> Vec<Check> {

@@ -78,5 +78,5 @@ pub fn judge_quote(
         _ => Kind::TdxQuote,
     };
     let claims = verification.verified.map(|claims| Subject::Quote(Box::new(claims.into_inner())));
-    Judgement::of(kind, (TeeClass::Hardware, profile, at), sha256(quote), checks, claims)
+    Judgement::of(kind, (Some(TeeClass::Hardware), profile, at), sha256(quote), checks, claims)
 }

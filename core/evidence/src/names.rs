@@ -8,17 +8,42 @@ use caveau_snp::claims::{Claims, TeeClass};
 use caveau_snp::report::SigningKey;
 use serde_json::{Map, Value, json};
 
-use crate::azure::Processor;
 use crate::judgement::{Judgement, Subject};
 
-/// The claims on a guest of SEV-SNP by the names of Azure's attestation service.
+/// What `x-ms-attestation-type` is for a guest of SEV-SNP.
+const HARDWARE_TYPE: &str = "sevsnpvm";
+/// What it is for an emulated one: none that a consumer of Azure's claims knows.
+const EMULATED_TYPE: &str = "emulated-sevsnpvm";
+/// Stands, and is true, in every set of claims on an emulated guest.
+const EMULATED_MARKER: &str = "x-caveau-emulated";
+/// The class in an EAR.
+const EAR_CLASS: &str = "caveau.tee-class";
+const SOFTWARE: &str = "software";
+
+/// Whether claims are marked as these functions mark those on an emulated guest.
+pub(crate) fn is_marked_emulated(claims: &Map<String, Value>) -> bool {
+    let is_marked = |claims: &Map<String, Value>| {
+        claims.get(EMULATED_MARKER).is_some_and(|marker| *marker != Value::Bool(false))
+            || claims.get("x-ms-attestation-type").is_some_and(|kind| kind == EMULATED_TYPE)
+            || claims.get(EAR_CLASS).is_some_and(|class| class == SOFTWARE)
+    };
+    is_marked(claims) || claims.get("x-ms-isolation-tee").and_then(Value::as_object).is_some_and(is_marked)
+}
+
+/// The claims on a guest of SEV-SNP by the names of Azure's attestation service. Those on an emulated guest are of another
+/// type (`emulated-sevsnpvm`), which a consumer made for hardware refuses, and have a marker (`x-caveau-emulated`).
 #[must_use]
 pub fn azure_claims(claims: &Claims) -> Map<String, Value> {
     let policy = claims.guest_policy;
     let tcb = claims.reported_tcb;
     let digest = |digest: Option<Hex<48>>| digest.unwrap_or(Hex([0; 48])).to_string();
     let mut out = Map::new();
-    out.insert("x-ms-attestation-type".to_owned(), "sevsnpvm".into());
+    let emulated = claims.tee_class == TeeClass::Emulated;
+    let kind = if emulated { EMULATED_TYPE } else { HARDWARE_TYPE };
+    out.insert("x-ms-attestation-type".to_owned(), kind.into());
+    if emulated {
+        out.insert(EMULATED_MARKER.to_owned(), true.into());
+    }
     for (name, value) in [
         ("authorkeydigest", json!(digest(claims.author_key_digest))),
         ("bootloader-svn", json!(tcb.bootloader)),
@@ -48,14 +73,26 @@ pub fn azure_claims(claims: &Claims) -> Map<String, Value> {
 /// AR4SI's values: affirming, warning, contraindicated (draft-ietf-rats-ar4si, 2.3).
 const NO_CLAIM: i8 = 0;
 const AFFIRMED: i8 = 2;
+/// Of hardware: genuine, with known holes. Of storage: its keys are software's.
 const UNSAFE: i8 = 32;
 const CONTRAINDICATED: i8 = 96;
 const UNRECOGNISED: i8 = 97;
 
-/// The judgement as an EAR's claims. The appraisal's own checks stand in `caveau.checks`.
+/// A name for what was asked of the evidence: the profile, and the file that was held beside it.
+fn policy_id(judgement: &Judgement, appraisal_policy: Option<&str>) -> String {
+    let profile = json!(judgement.profile);
+    let profile = profile.as_str().unwrap_or_default();
+    match appraisal_policy {
+        Some(digest) => format!("urn:caveau:profile:{profile}:appraisal-policy:sha256:{digest}"),
+        None => format!("urn:caveau:profile:{profile}"),
+    }
+}
+
+/// The judgement as an EAR's claims. The appraisal's own checks stand in `caveau.checks`. `appraisal_policy` is the SHA-256,
+/// hexadecimal, of the appraisal policy's file where one was used: part of the policy's name, and a claim of its own.
 #[must_use]
-pub fn ear(judgement: &Judgement) -> Value {
-    let emulated = judgement.tee_class == TeeClass::Emulated;
+pub fn ear(judgement: &Judgement, appraisal_policy: Option<&str>) -> Value {
+    let emulated = judgement.tee_class == Some(TeeClass::Emulated);
     let status = match judgement.outcome {
         _ if emulated => "contraindicated",
         Outcome::Passed => "affirming",
@@ -93,32 +130,31 @@ pub fn ear(judgement: &Judgement) -> Value {
         "executables": check(&["measurement", "pcrs"]),
         "hardware": hardware,
         "runtime-opaque": opaque,
+        "storage-opaque": if emulated { UNSAFE } else { NO_CLAIM },
     });
     let native = judgement.claims.as_ref().map_or(Value::Null, |claims| json!(claims));
-    let of_snp = match &judgement.claims {
-        Some(Subject::Snp(claims)) => Some(&**claims),
-        Some(Subject::Azure(claims)) => match &claims.processor {
-            Processor::Snp(claims) => Some(&**claims),
-            Processor::Tdx(_) => None,
-        },
-        _ => None,
-    };
+    let of_snp = judgement.claims.as_ref().and_then(Subject::snp);
     let mut part = json!({
         "ear.status": status,
         "ear.trustworthiness-vector": vector,
-        "ear.appraisal-policy-id": format!("urn:caveau:profile:{}", json!(judgement.profile).as_str().unwrap_or_default()),
+        "ear.appraisal-policy-id": policy_id(judgement, appraisal_policy),
+        "caveau.appraisal-policy-sha256": appraisal_policy,
         "caveau.claims": native,
         "caveau.checks": judgement.checks,
     });
     if let (Some(claims), Some(fields)) = (of_snp, part.as_object_mut()) {
         fields.insert("ear.veraison.annotated-evidence".to_owned(), Value::Object(azure_claims(claims)));
     }
-    let class = if emulated { "software" } else { "hardware" };
+    let class = match judgement.tee_class {
+        Some(TeeClass::Emulated) => SOFTWARE,
+        Some(TeeClass::Hardware) => "hardware",
+        None => "unknown",
+    };
     json!({
         "eat_profile": "tag:github.com,2023:veraison/ear",
         "iat": judgement.at.unix(),
         "ear.verifier-id": { "developer": "caveau", "build": env!("CARGO_PKG_VERSION") },
-        "caveau.tee-class": class,
+        EAR_CLASS: class,
         "caveau.evidence-sha256": judgement.report_sha256,
         "submods": { json!(judgement.kind).as_str().unwrap_or("evidence"): part },
     })

@@ -9,7 +9,7 @@ mod keys;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use caveau_snp::Hex;
-use caveau_snp::appraisal::{Appraisal, Kind};
+use caveau_snp::appraisal::{Appraisal, EMULATED_TEE, Kind};
 use caveau_snp::appraise::{Expectations, ExpectedReportData, Profile};
 use caveau_snp::check::{Check, Refusal};
 use caveau_snp::claims::TeeClass;
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::judgement::{Judgement, Subject};
+use crate::names;
 pub use keys::{TokenKey, TokenKeyError};
 
 /// Largest token accepted.
@@ -209,7 +210,17 @@ pub fn judge_token(
             claims: token.claims.clone(),
         }))
     });
-    Appraisal::of(Kind::Token, (TeeClass::Hardware, profile, at), digest, checks, claims)
+    Appraisal::of(Kind::Token, (tee_class(&checks), profile, at), digest, checks, claims)
+}
+
+/// The class that the other verifier's word gives, where it is for a TEE.
+fn tee_class(checks: &[Check]) -> Option<TeeClass> {
+    let attester = checks.iter().find(|check| check.name == "attester")?;
+    match attester.code.as_deref() {
+        None => Some(TeeClass::Hardware),
+        Some(EMULATED_TEE) => Some(TeeClass::Emulated),
+        Some(_) => None,
+    }
 }
 
 impl TokenExpectations {
@@ -285,8 +296,13 @@ fn issued_by(claims: &Map<String, Value>, issuers: &[String]) -> Result<String, 
     }
 }
 
-/// What the other verifier found: of each part of an EAR, that it affirms; of MAA, that it was an attestation.
+/// What the other verifier found: of each part of an EAR, that it affirms; of MAA, that it was an attestation. What is marked
+/// as emulated is refused, whatever else is said of it.
 fn attested(claims: &Map<String, Value>, shape: TokenShape) -> Result<String, Refusal> {
+    if names::is_marked_emulated(claims) {
+        let sentence = "the token is about an emulated processor, which gives no confidentiality";
+        return Err(Refusal::new(EMULATED_TEE, sentence));
+    }
     match shape {
         TokenShape::Maa => {
             let of = |claims: &Map<String, Value>, name| claims.get(name).and_then(Value::as_str).map(str::to_owned);

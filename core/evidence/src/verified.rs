@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use caveau_snp::appraisal::Appraisal;
+use caveau_snp::appraisal::{Appraisal, EMULATED_TEE};
 use caveau_snp::appraise::{Attached, Expectations, Profile, appraise};
 use caveau_snp::check::{Check, Refusal};
 use caveau_snp::claims::{Claims, TeeClass};
@@ -88,7 +88,7 @@ fn tee_check(evidence: &Evidence) -> Check {
         match evidence.tee {
             Tee::Snp => Ok("evidence of SEV-SNP".to_owned()),
             Tee::EmulatedSnp => Err(Refusal::new(
-                "emulated-tee",
+                EMULATED_TEE,
                 "this is evidence of the emulated TEE, which gives no confidentiality: no hardware root stands behind it",
             )),
         },

@@ -159,13 +159,16 @@ fn what_a_token_says_is_held_against_expectations() {
         change(&mut claims);
         judged(&signer.token(&signer.header(), &claims), &signer.keys()).1
     };
-    let cases: [(Change<'_>, &str); 9] = [
+    let cases: [(Change<'_>, &str); 12] = [
         (&|claims| claims["exp"] = (at().unix() - 1).into(), "token-expired"),
         (&|claims| claims["nbf"] = (at().unix() + 600).into(), "token-not-yet-valid"),
         (&|claims| _ = claims.as_object_mut().unwrap().remove("exp"), "token-dates"),
         (&|claims| claims["iss"] = "https://other.example".into(), "issuer"),
         (&|claims| claims["nonce"] = "AQIE".into(), "nonce"),
         (&|claims| claims["x-ms-isolation-tee"]["x-ms-attestation-type"] = "azurevm".into(), "attester"),
+        (&|claims| claims["x-ms-isolation-tee"]["x-ms-attestation-type"] = "emulated-sevsnpvm".into(), "emulated-tee"),
+        (&|claims| claims["x-ms-isolation-tee"]["x-caveau-emulated"] = true.into(), "emulated-tee"),
+        (&|claims| claims["x-caveau-emulated"] = "yes".into(), "emulated-tee"),
         (&|claims| claims["x-ms-isolation-tee"]["x-ms-sevsnpvm-is-debuggable"] = true.into(), "debug"),
         (&|claims| claims["x-ms-isolation-tee"]["x-ms-sevsnpvm-hostdata"] = "00".repeat(32).into(), "host-data"),
         (&|claims| claims["x-ms-isolation-tee"]["x-ms-sevsnpvm-launchmeasurement"] = "".into(), "measurement"),
@@ -194,6 +197,9 @@ fn an_ear_must_affirm_in_all_of_its_parts() {
     assert_eq!(code(&ear("warning".into(), json!({}))).as_deref(), Some("ear-status"));
     assert_eq!(code(&ear("contraindicated".into(), json!({}))).as_deref(), Some("ear-status"));
     assert_eq!(code(&ear("affirming".into(), json!({ "hardware": 97 }))).as_deref(), Some("ear-status"));
+    let mut emulated = ear("affirming".into(), json!({}));
+    emulated["caveau.tee-class"] = "software".into();
+    assert_eq!(code(&emulated).as_deref(), Some("emulated-tee"));
     let mut empty = ear("affirming".into(), json!({}));
     empty["submods"] = json!({});
     assert_eq!(code(&empty).as_deref(), Some("attester"));

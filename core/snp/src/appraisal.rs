@@ -21,8 +21,9 @@ pub struct Appraisal<C = Claims> {
     pub outcome: Outcome,
     /// The outcome in words.
     pub summary: String,
-    /// Whether the verifier that made it believes hardware, or an emulated processor that gives no confidentiality.
-    pub tee_class: TeeClass,
+    /// Whether hardware made the evidence, or an emulated processor that gives no confidentiality. `None` where nothing was
+    /// verified, and nothing in the evidence says that it is emulated either: `Hardware` is only ever what a root vouches for.
+    pub tee_class: Option<TeeClass>,
     /// How strict it was.
     pub profile: Profile,
     /// The time for which it holds.
@@ -97,21 +98,22 @@ impl Appraisal {
             Some(claims) => appraise(claims, attached, expected, profile),
             None => not_appraised(),
         });
-        Self::of(Kind::SnpReport, (tee_class, profile, at), report_sha256, checks, claims)
+        Self::of(Kind::SnpReport, (Some(tee_class), profile, at), report_sha256, checks, claims)
     }
 }
 
 impl<C> Appraisal<C> {
-    /// The judgement that these checks come to.
+    /// The judgement that these checks come to. The class is that of the roots by which the claims, if any, were verified.
     #[must_use]
     pub fn of(
         kind: Kind,
-        (tee_class, profile, at): (TeeClass, Profile, Timestamp),
+        (believed, profile, at): (Option<TeeClass>, Profile, Timestamp),
         report_sha256: Hex<32>,
         checks: Vec<Check>,
         claims: Option<C>,
     ) -> Self {
         let outcome = Outcome::of(&checks);
+        let tee_class = tee_class(believed, claims.is_some(), &checks);
         let summary = summary(outcome, tee_class, &checks);
         let format = "caveau-appraisal/1";
         Self { format, kind, outcome, summary, tee_class, profile, at, report_sha256, checks, claims }
@@ -145,10 +147,26 @@ impl Outcome {
     }
 }
 
-fn summary(outcome: Outcome, tee_class: TeeClass, checks: &[Check]) -> String {
+/// The code of evidence that itself says that it is of an emulated processor.
+pub const EMULATED_TEE: &str = "emulated-tee";
+/// Codes by which checks tell evidence of an emulated processor: by its own word, and by the marker in its certificates.
+const MARKS_OF_EMULATED: [&str; 2] = [EMULATED_TEE, "software-root"];
+
+/// The class of what was judged. What a hardware verifier refused as not authentic is no hardware's.
+fn tee_class(believed: Option<TeeClass>, authentic: bool, checks: &[Check]) -> Option<TeeClass> {
+    match believed {
+        Some(TeeClass::Hardware) if !authentic => {
+            let mut codes = checks.iter().filter_map(|check| check.code.as_deref());
+            codes.any(|code| MARKS_OF_EMULATED.contains(&code)).then_some(TeeClass::Emulated)
+        }
+        other => other,
+    }
+}
+
+fn summary(outcome: Outcome, tee_class: Option<TeeClass>, checks: &[Check]) -> String {
     let class = match tee_class {
-        TeeClass::Hardware => "",
-        TeeClass::Emulated => "; EMULATED: no hardware protects this group, its host can read everything",
+        Some(TeeClass::Hardware) | None => "",
+        Some(TeeClass::Emulated) => "; EMULATED: no hardware protects this group, its host can read everything",
     };
     match outcome {
         Outcome::Passed => format!("authentic, and as expected{class}"),

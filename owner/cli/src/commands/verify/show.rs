@@ -1,7 +1,7 @@
 //! A judgement, as people and programs read it.
 
 use anyhow::Result;
-use caveau_evidence::{Judgement, Outcome, Subject as Claims, TeeClass, Verdict, azure::Processor, azure_claims, ear};
+use caveau_evidence::{Judgement, Outcome, Subject as Claims, TeeClass, Verdict, azure_claims, ear};
 use caveau_guest_image::Manifest;
 use caveau_policy::{Policy, model::Container, open_points};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ pub(super) fn print(
             object.insert("guest".into(), serde_json::to_value(subject.measured)?);
             object.insert("policy".into(), parsed.as_ref().map_or(json!(null), policy_json));
             object.insert("azure_claims".into(), by_azure_names(judgement));
-            object.insert("ear".into(), ear(judgement));
+            object.insert("ear".into(), ear(judgement, appraisal_policy));
         }
         return ui::json(&value);
     }
@@ -93,9 +93,12 @@ fn processor(judgement: &Judgement) -> Result<String> {
     // The claims' JSON names every field; a table of it stays complete when claims grow.
     let value = serde_json::to_value(claims)?;
     let mut text = String::from(match judgement.tee_class {
-        TeeClass::Hardware if matches!(claims, Claims::Token(_)) => "Claims of another verifier\n",
-        TeeClass::Hardware => "Hardware TCB\n",
-        TeeClass::Emulated => "EMULATED TCB (a program of the host says all of this; no hardware stands behind it)\n",
+        _ if matches!(claims, Claims::Token(_)) => "Claims of another verifier\n",
+        Some(TeeClass::Hardware) => "Hardware TCB\n",
+        Some(TeeClass::Emulated) => {
+            "EMULATED TCB (a program of the host says all of this; no hardware stands behind it)\n"
+        }
+        None => "Claims that nothing vouches for\n",
     });
     for (name, value) in value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
         rows(&mut text, &name.replace('_', " "), value);
@@ -167,13 +170,6 @@ fn short(value: &Value) -> String {
 
 /// The claims by the names of Azure's attestation service, where they are of SEV-SNP.
 fn by_azure_names(judgement: &Judgement) -> Value {
-    let claims = match &judgement.claims {
-        Some(Claims::Snp(claims)) => Some(&**claims),
-        Some(Claims::Azure(claims)) => match &claims.processor {
-            Processor::Snp(claims) => Some(&**claims),
-            Processor::Tdx(_) => None,
-        },
-        _ => None,
-    };
+    let claims = judgement.claims.as_ref().and_then(Claims::snp);
     claims.map_or(Value::Null, |claims| Value::Object(azure_claims(claims)))
 }
