@@ -1,9 +1,10 @@
-//! The real QEMU, with a kernel of a few dozen bytes: what it executes is what it was given, and it leaves nothing.
+//! The real QEMU, with kernels of a few dozen bytes: what it executes is what it was given, and it leaves nothing.
 
 use std::{
     fs::{self, File},
     io::{Read, Write},
     net::TcpListener,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -58,6 +59,42 @@ fn kernel(then: Then) -> Vec<u8> {
     image[0x22c..0x230].copy_from_slice(&0x37ff_ffffu32.to_le_bytes());
     let code = code(0x68, GREETING, then);
     image[0x268..0x268 + code.len()].copy_from_slice(&code);
+    image
+}
+
+/// A kernel as the guest's own is entered: an ELF file with a note of its PVH entry (Xen's PHYS32_ENTRY), which `pvh.bin` jumps to
+/// in 32-bit protected mode. It speaks and halts.
+fn pvh_kernel() -> Vec<u8> {
+    const ENTRY: u64 = 0x10_0000;
+    let speak = |message: u32| {
+        let mut code = vec![0xfc, 0xbe]; // cld; mov esi, message
+        code.extend(message.to_le_bytes());
+        code.extend([0xac, 0x84, 0xc0, 0x74, 0x12]); // next: lodsb; test al, al; jz end
+        code.extend([0x88, 0xc4, 0x66, 0xba, 0xfd, 0x03]); // mov ah, al; mov dx, 0x3fd
+        code.extend([0xec, 0xa8, 0x20, 0x74, 0xfb]); // wait: in al, dx; test al, 0x20; jz wait
+        code.extend([0xb2, 0xf8, 0x88, 0xe0, 0xee, 0xeb, 0xe9]); // mov dl, 0xf8; mov al, ah; out dx, al; jmp next
+        code.extend([0xfa, 0xf4, 0xeb, 0xfd]); // end: cli; hlt; jmp hlt
+        code
+    };
+    let message = u32::try_from(ENTRY).unwrap() + u32::try_from(speak(0).len()).unwrap();
+    let code = [speak(message), GREETING.as_bytes().to_vec(), b"\r\n\0".to_vec()].concat();
+    let note = [&[4, 0, 0, 0, 8, 0, 0, 0, 18, 0, 0, 0][..], b"Xen\0", &ENTRY.to_le_bytes()].concat();
+    let [code_at, note_at, length] = [0x1000, 0x200, u64::try_from(code.len()).unwrap()];
+    let program_header = |kind: u32, flags: u32, numbers: [u64; 6]| {
+        let numbers = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        [kind.to_le_bytes().to_vec(), flags.to_le_bytes().to_vec(), numbers].concat()
+    };
+    let mut image = b"\x7fELF\x02\x01\x01".to_vec();
+    image.resize(16, 0);
+    image.extend([2, 0, 62, 0, 1, 0, 0, 0]); // executable, x86-64
+    image.extend([ENTRY, 64, 0].iter().flat_map(|number| number.to_le_bytes()));
+    image.extend([0, 0, 0, 0, 64, 0, 56, 0, 2, 0, 64, 0, 0, 0, 0, 0]); // two program headers
+    image.extend(program_header(1, 5, [code_at, ENTRY, ENTRY, length, length, 0x1000]));
+    image.extend(program_header(4, 4, [note_at, 0, 0, 24, 24, 4]));
+    image.resize(0x200, 0);
+    image.extend(note);
+    image.resize(0x1000, 0);
+    image.extend(code);
     image
 }
 
@@ -181,6 +218,43 @@ fn nothing_else_is_executed() {
     assert!(executed.iter().any(|line| line.contains("mem=rom") && line.contains("/proc/self/fd/")), "{roms}");
     machine.power_off();
     assert!(machine.wait(LIMIT).is_some());
+}
+
+/// The way that is shipped: an ELF file, entered by PVH through `pvh.bin`.
+#[test]
+fn nothing_else_is_executed_on_the_shipped_way() {
+    let Some(mut bench) = Bench::new() else { return };
+    bench.option_rom.set_file_name("pvh.bin");
+    let guest = bench.guest(&pvh_kernel());
+    let machine = bench.boot(&guest, &[]).unwrap();
+    until_said(&machine, GREETING);
+    let roms = machine.roms().unwrap();
+    let caveau_launch::Firmware::Direct { bios, option_roms } = &guest.firmware else { panic!("another firmware") };
+    let measured: Vec<&str> = option_roms.iter().map(|rom| rom.name.as_str()).collect();
+    assert_eq!(measured, ["pvh.bin"]);
+    // Whatever is no table for the firmware is one of the three measured parts: option ROM, kernel, BIOS.
+    let executed: Vec<&str> = roms.lines().filter(|line| !line.starts_with("/rom@etc/")).collect();
+    let expected = [
+        "fw=genroms/pvh.bin ".to_owned(),
+        format!("name=\"/proc/self/fd/{} ELF program header segment 0\"", guest.kernel.as_raw_fd()),
+        format!("mem=rom name=\"/proc/self/fd/{}\"", bios.as_raw_fd()),
+    ];
+    assert_eq!(executed.len(), expected.len(), "{roms}");
+    for part in expected {
+        assert!(executed.iter().any(|line| line.contains(&part)), "{part}: {roms}");
+    }
+}
+
+/// QEMU looks into its own folder for a ROM that it was not given. It finds one there, and the VM ends before anything is done
+/// with it.
+#[test]
+fn a_rom_of_qemus_own_folder_ends_the_vm() {
+    let Some(mut bench) = Bench::new() else { return };
+    bench.option_rom.set_file_name("pvh.bin");
+    // A kernel of the form for which QEMU takes linuxboot_dma.bin.
+    let error = bench.boot(&bench.guest(&kernel(Then::Halt)), &[]).unwrap_err();
+    assert!(matches!(&error, MachineError::Unmeasured { .. }), "{error}");
+    assert!(error.to_string().contains("QEMU loaded genroms/linuxboot_dma.bin"), "{error}");
 }
 
 #[test]

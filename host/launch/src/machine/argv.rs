@@ -78,8 +78,11 @@ pub struct Disk {
 /// QEMU's arguments.
 ///
 /// The device set is what the guest needs and no more: no display, no USB, no keyboard, no SATA, no SMBus, no default
-/// devices. `-sandbox` takes from QEMU what it does not need of the kernel. The TPR-patching option ROM that QEMU adds by
-/// default (`kvmvapic.bin`) and the network card's boot ROM are off: the guest executes only bytes that were measured.
+/// devices. `-sandbox` takes from QEMU what it does not need of the kernel.
+///
+/// The guest executes only bytes that were measured. `-L` names a folder that QEMU looks into *before* its own, so that this
+/// alone keeps no ROM out: the TPR-patching option ROM that QEMU adds by default (`kvmvapic.bin`) is off, no PCI device has a
+/// ROM (`romfile=`), and [`crate::Machine::boot`] compares what QEMU has loaded with what it was given.
 #[must_use]
 pub fn compose(board: &Board<'_>) -> Vec<String> {
     let mut argv = Argv::default();
@@ -158,7 +161,7 @@ fn network(argv: &mut Argv, ports: &[PortForward], virtio: Virtio) {
         user.push_str(&port.hostfwd());
     }
     argv.pair("-netdev", user);
-    argv.pair("-device", virtio.device("virtio-net-pci", "netdev=net0,romfile="));
+    argv.pair("-device", virtio.device("virtio-net-pci", "netdev=net0"));
 }
 
 fn disks(argv: &mut Argv, disks: &[Disk], virtio: Virtio) {
@@ -176,7 +179,7 @@ fn disks(argv: &mut Argv, disks: &[Disk], virtio: Virtio) {
 }
 
 /// A path that leads QEMU to a descriptor it inherited.
-fn descriptor(number: RawFd) -> String {
+pub(super) fn descriptor(number: RawFd) -> String {
     format!("/proc/self/fd/{number}")
 }
 
@@ -190,7 +193,7 @@ struct Virtio {
 impl Virtio {
     fn device(self, kind: &str, options: &str) -> String {
         let platform = if self.encrypted { ",iommu_platform=on" } else { "" };
-        format!("{kind},{options},disable-legacy=on{platform}")
+        format!("{kind},{options},romfile=,disable-legacy=on{platform}")
     }
 }
 
@@ -270,16 +273,16 @@ mod tests {
 -mon chardev=qmp,mode=control
 -chardev socket,id=console,fd=13
 -serial chardev:console
--device virtio-serial-pci,id=serial0,max_ports=3,disable-legacy=on
+-device virtio-serial-pci,id=serial0,max_ports=3,romfile=,disable-legacy=on
 -chardev socket,id=agent,fd=14
 -device virtserialport,bus=serial0.0,nr=1,chardev=agent,name=caveau.agent.0
 -chardev socket,id=sp,fd=16
 -device virtserialport,bus=serial0.0,nr=2,chardev=sp,name=caveau.sp.0
 -object rng-random,id=rng0,filename=/dev/urandom
--device virtio-rng-pci,rng=rng0,disable-legacy=on
+-device virtio-rng-pci,rng=rng0,romfile=,disable-legacy=on
 -netdev user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80,hostfwd=udp:0.0.0.0:53-10.0.2.15:53
 -device virtio-net-pci,netdev=net0,romfile=,disable-legacy=on
--device virtio-scsi-pci,id=scsi0,disable-legacy=on
+-device virtio-scsi-pci,id=scsi0,romfile=,disable-legacy=on
 -add-fd fd=20,set=0
 -blockdev driver=file,node-name=disk0,filename=/dev/fdset/0,locking=off,read-only=on,auto-read-only=off
 -device scsi-hd,bus=scsi0.0,channel=0,scsi-id=0,lun=0,drive=disk0
@@ -314,14 +317,14 @@ mod tests {
 -mon chardev=qmp,mode=control
 -chardev socket,id=console,fd=13
 -serial chardev:console
--device virtio-serial-pci,id=serial0,max_ports=3,disable-legacy=on,iommu_platform=on
+-device virtio-serial-pci,id=serial0,max_ports=3,romfile=,disable-legacy=on,iommu_platform=on
 -chardev socket,id=agent,fd=14
 -device virtserialport,bus=serial0.0,nr=1,chardev=agent,name=caveau.agent.0
 -object rng-random,id=rng0,filename=/dev/urandom
--device virtio-rng-pci,rng=rng0,disable-legacy=on,iommu_platform=on
+-device virtio-rng-pci,rng=rng0,romfile=,disable-legacy=on,iommu_platform=on
 -netdev user,id=net0,ipv6=off
 -device virtio-net-pci,netdev=net0,romfile=,disable-legacy=on,iommu_platform=on
--device virtio-scsi-pci,id=scsi0,disable-legacy=on,iommu_platform=on
+-device virtio-scsi-pci,id=scsi0,romfile=,disable-legacy=on,iommu_platform=on
 -add-fd fd=20,set=0
 -blockdev driver=file,node-name=disk0,filename=/dev/fdset/0,locking=off,read-only=on,auto-read-only=off
 -device scsi-hd,bus=scsi0.0,channel=0,scsi-id=0,lun=0,drive=disk0

@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{Board, BoundedFile, Disk, Hardware, Process, Qemu, Qmp, QmpError, Tail, compose};
+use super::{Board, BoundedFile, Disk, Hardware, Process, Qemu, Qmp, QmpError, Tail, compose, descriptor, roms};
 use crate::{
     Accelerator, PortForward,
     guest::{Firmware, Guest, OptionRom},
@@ -97,6 +97,14 @@ pub enum MachineError {
         #[source]
         cause: io::Error,
     },
+    /// The guest would execute other bytes than those that are measured.
+    #[error(
+        "{difference}: the guest would run what was not measured; build the guest for this QEMU with `caveau guest build`"
+    )]
+    Unmeasured {
+        /// What was loaded, or was not.
+        difference: String,
+    },
 }
 
 /// A running VM. Dropped, it is killed.
@@ -117,7 +125,8 @@ struct Links {
 }
 
 impl Machine {
-    /// Starts QEMU and takes control of it. Call this from a thread that lives as long as the VM should.
+    /// Starts QEMU and takes control of it. Where the guest would execute what it was not given, it is ended at once; under
+    /// `snp` the processor measures what QEMU has loaded instead. Call this from a thread that lives as long as the VM should.
     ///
     /// # Errors
     /// [`MachineError`]; nothing of the VM is left then.
@@ -147,7 +156,27 @@ impl Machine {
         let console = Tail::of("console", console.0, console_file).map_err(host("start a thread"))?;
         let messages = Tail::of("qemu-log", reader, messages_file).map_err(host("start a thread"))?;
         let qmp = Qmp::connect(qmp.0, QMP_LIMIT).map_err(|error| why_no_control(error, &process, &messages))?;
-        Ok(Self { process, qmp: Mutex::new(qmp), agent: agent.0, console, messages })
+        let machine = Self { process, qmp: Mutex::new(qmp), agent: agent.0, console, messages };
+        machine.runs_only_what_was_given(parts.guest)?;
+        Ok(machine)
+    }
+
+    fn runs_only_what_was_given(&self, guest: &Guest) -> Result<(), MachineError> {
+        let Firmware::Direct { bios, option_roms } = &guest.firmware else { return Ok(()) };
+        let given = roms::Given {
+            bios: descriptor(bios.as_raw_fd()),
+            kernel: descriptor(guest.kernel.as_raw_fd()),
+            option_roms: option_roms.iter().map(|rom| rom.name.as_str()).collect(),
+        };
+        match self.roms() {
+            Ok(listed) => match roms::difference(&listed, &given) {
+                Some(difference) => Err(MachineError::Unmeasured { difference }),
+                None => Ok(()),
+            },
+            // It has ended by itself meanwhile: nothing runs.
+            Err(QmpError::Closed) if self.wait(QUIT_LIMIT).is_some() => Ok(()),
+            Err(error) => Err(MachineError::Control(error)),
+        }
     }
 
     /// The host's end of the agent's port.

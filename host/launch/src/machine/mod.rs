@@ -9,8 +9,10 @@ mod probe;
 mod process;
 mod qemu;
 mod qmp;
+mod roms;
 mod tail;
 
+use argv::descriptor;
 pub use argv::{Board, Disk, Hardware, compose};
 pub(crate) use boot::{LOG_BYTES, describe};
 pub use boot::{Machine, MachineError, MachineParts, TeeParts};

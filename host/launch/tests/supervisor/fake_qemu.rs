@@ -45,7 +45,7 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     let mut console = console;
     writeln!(console, "fake guest\r").unwrap();
     thread::spawn(move || guest(agent, processor));
-    answer_control(qmp);
+    answer_control(qmp, &roms(&words));
     ExitCode::SUCCESS
 }
 
@@ -58,13 +58,27 @@ fn stream(words: &[&str], id: &str) -> UnixStream {
     unsafe { UnixStream::from_raw_fd(number) }
 }
 
-fn answer_control(mut qmp: UnixStream) {
+/// What `info roms` lists: the firmware, and each ROM in the folder of `-L`.
+fn roms(words: &[&str]) -> String {
+    let after = |flag: &str| words.iter().position(|word| *word == flag).map_or("", |at| words[at + 1]);
+    let mut lines = format!("addr=00000000fffc0000 size=0x040000 mem=rom name=\"{}\"\r\n", after("-bios"));
+    for rom in std::fs::read_dir(after("-L")).into_iter().flatten().filter_map(Result::ok) {
+        lines += &format!("fw=genroms/{} size=0x000600 name=\"x\"\r\n", rom.file_name().display());
+    }
+    lines
+}
+
+fn answer_control(mut qmp: UnixStream, roms: &str) {
     writeln!(qmp, r#"{{"QMP": {{"version": {{}}, "capabilities": []}}}}"#).unwrap();
     for line in BufReader::new(qmp.try_clone().unwrap()).lines().map_while(Result::ok) {
         if line.contains("\"quit\"") {
             exit(0);
         }
-        let value = if line.contains("query-status") { r#"{"status": "running"}"# } else { "{}" };
+        let value = match () {
+            () if line.contains("query-status") => serde_json::json!({"status": "running"}),
+            () if line.contains("info roms") => roms.into(),
+            () => serde_json::json!({}),
+        };
         writeln!(qmp, r#"{{"return": {value}}}"#).unwrap();
     }
 }
