@@ -1,6 +1,7 @@
 //! The folder of all groups of one user.
 
 use std::{
+    ffi::OsString,
     fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
@@ -24,10 +25,7 @@ impl StateRoot {
     /// # Errors
     /// [`StateError::Unsafe`] where the folder belongs to another user, is open to others or is a symbolic link.
     pub fn open() -> Result<Self, StateError> {
-        match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
-            Some(folder) => Self::at(&Path::new(&folder).join("caveau")),
-            None => Self::at(&Path::new("/tmp").join(format!("caveau-{}", rustix::process::geteuid().as_raw()))),
-        }
+        Self::at(&place(std::env::var_os("XDG_RUNTIME_DIR"), rustix::process::geteuid().as_raw()))
     }
 
     /// A folder of the caller's choice; it is made where it is absent.
@@ -165,6 +163,14 @@ fn clear(path: &Path, rest: &str) {
     }
 }
 
+/// Where the folder is, by the value of `XDG_RUNTIME_DIR` and the user's number.
+fn place(runtime: Option<OsString>, user: u32) -> PathBuf {
+    match runtime.filter(|value| !value.is_empty()) {
+        Some(folder) => Path::new(&folder).join("caveau"),
+        None => Path::new("/tmp").join(format!("caveau-{user}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -175,6 +181,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = StateRoot::at(&folder.path().join("caveau")).unwrap();
         (folder, root)
+    }
+
+    #[test]
+    fn without_a_runtime_folder_each_user_has_a_folder_of_their_own() {
+        assert_eq!(place(Some("/run/user/1000".into()), 1000), Path::new("/run/user/1000/caveau"));
+        assert_eq!(place(None, 1000), Path::new("/tmp/caveau-1000"));
+        assert_eq!(place(Some(OsString::new()), 0), Path::new("/tmp/caveau-0"));
+        let relative = StateRoot::at(&place(Some("run".into()), 0)).unwrap_err().to_string();
+        assert!(relative.contains("not absolute") && relative.contains("XDG_RUNTIME_DIR"), "{relative}");
     }
 
     #[test]
