@@ -1,12 +1,19 @@
 //! What this host can do, found out by doing it.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    net::TcpListener,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Serialize;
 
 use crate::{
     Accelerator, Guest, GuestFiles, KvmVerdict, Machine, MachineParts, Qemu, SNP_VERSION, SealedFile, SnpHostError,
     StateRoot, TeeParts, check_snp_host, memfd,
+    secure_processor::{SecureProcessor, SecureProcessorError, Unlaunched},
 };
 
 /// Oldest QEMU that emulated-snp was run with.
@@ -54,7 +61,7 @@ impl Report {
         self.checks.iter().all(|check| check.verdict != Verdict::Missing)
     }
 
-    fn add(&mut self, name: &'static str, result: Result<String, (Verdict, String, &'static str)>) {
+    fn add(&mut self, name: &'static str, result: Result<String, Failed>) {
         self.checks.push(match result {
             Ok(found) => Check { name, verdict: Verdict::Good, found, remedy: None },
             Err((verdict, found, remedy)) => Check { name, verdict, found, remedy: Some(remedy) },
@@ -110,8 +117,23 @@ pub fn report(guest: &GuestFiles, ovmf: Option<&Path>, scratch: &Path) -> Report
             Err(error) => Err((Verdict::Missing, error.clone(), "`caveau guest build`")),
         },
     );
+    // Kept until the machine was tried: it answers on the machine's port.
+    let processor = loaded.as_ref().ok().map(processor);
+    let link = match processor {
+        Some(Ok((processor, link))) => {
+            let digest = processor.launch_digest();
+            report.add("secure processor", Ok(format!("the emulated one measured the guest: launch digest {digest}")));
+            Some((processor, link))
+        }
+        Some(Err(failed)) => {
+            report.add("secure processor", Err(failed));
+            None
+        }
+        None => None,
+    };
     if let (Ok(root), Ok(qemu), Ok(guest)) = (&root, &qemu, &loaded) {
-        report.add("machine", machine(qemu, guest));
+        let (_processor, link) = link.unzip();
+        report.add("machine", machine(qemu, guest, link, scratch));
         report.add(
             "KVM",
             // Not what was found some time ago: since then the user may have got the device, or lost it.
@@ -129,7 +151,7 @@ pub fn report(guest: &GuestFiles, ovmf: Option<&Path>, scratch: &Path) -> Report
     report
 }
 
-fn missing(error: &dyn std::error::Error, remedy: &'static str) -> (Verdict, String, &'static str) {
+fn missing(error: &dyn std::error::Error, remedy: &'static str) -> Failed {
     (Verdict::Missing, crate::chain(error), remedy)
 }
 
@@ -139,36 +161,68 @@ fn version(qemu: &Qemu) -> Result<String, String> {
     Ok(format!("{} is {major}.{minor}", qemu.path().display()))
 }
 
-/// Starts QEMU as for a group, and ends it: its devices, its sandbox and its user networking are there, or it says which
-/// is not.
-fn machine(qemu: &Qemu, guest: &Guest) -> Result<String, (Verdict, String, &'static str)> {
+/// What a trial that failed gives: how bad it is, what was found, and the way out.
+type Failed = (Verdict, String, &'static str);
+
+/// Starts a software secure processor over this installation's state and has it measure the guest, as for a group. Its end of
+/// the guest's link is for QEMU.
+fn processor(guest: &Guest) -> Result<(SecureProcessor, OwnedFd), Failed> {
+    let remedy = "repair its state folder as told, or move it away: a new root is made, and evidence under the old one is \
+                  believed only by those who kept its certificate";
+    let tried = || -> Result<_, SecureProcessorError> {
+        let (unlaunched, link) = Unlaunched::start(PathBuf::from("/dev/stderr"))?;
+        Ok((unlaunched.launch((1, "EPYC-v4"), guest, [0; 32])?, link))
+    };
+    tried().map_err(|error| missing(&error, remedy))
+}
+
+/// Starts QEMU as for a group, and ends it: its devices, its disks, its sandbox and its user networking with a published port are
+/// there, or it says what is not.
+fn machine(qemu: &Qemu, guest: &Guest, link: Option<OwnedFd>, scratch: &Path) -> Result<String, Failed> {
     let remedy = "install a QEMU with seccomp, user networking and virtio devices, as distributions build it";
+    let without = if link.is_none() { ", but without a secure processor" } else { "" };
     let tried = || -> Result<String, Box<dyn std::error::Error>> {
         let folder = std::env::temp_dir().join(format!("caveau-doctor-{}", std::process::id()));
         fs::create_dir(&folder)?;
-        let parts = MachineParts {
-            name: "doctor",
-            guest,
-            with_initrd: true,
-            tee: TeeParts::Emulated { accelerator: Accelerator::Tcg, link: None },
-            vcpus: 1,
-            memory_mib: 256,
-            disks: Vec::new(),
-            ports: &[],
-            folder: &folder,
-        };
-        let booted = Machine::boot(qemu, parts);
+        let booted = boot(qemu, guest, link, (scratch, folder.as_path()));
         fs::remove_dir_all(&folder)?;
         let machine = booted?;
         let state = machine.run_state()?;
         machine.power_off();
         let status = machine.wait(Duration::from_secs(10)).ok_or("QEMU does not end")?;
-        Ok(format!("QEMU {state} with all devices, then ended ({})", crate::machine::describe(status)))
+        let ended = crate::machine::describe(status);
+        Ok(format!("QEMU {state} with all devices, disks and a published port{without}, then ended ({ended})"))
     };
     tried().map_err(|error| missing(error.as_ref(), remedy))
 }
 
-fn memory() -> Result<String, (Verdict, String, &'static str)> {
+/// A machine with a layer, a scratch disk and a published port.
+fn boot(
+    qemu: &Qemu,
+    guest: &Guest,
+    link: Option<OwnedFd>,
+    (scratch, folder): (&Path, &Path),
+) -> Result<Machine, Box<dyn std::error::Error>> {
+    let layer = folder.join("layer");
+    fs::write(&layer, [0; 8192])?;
+    let disks = vec![(memfd::open_layer(&layer)?, true), (memfd::scratch_file(scratch, 64 << 20)?, false)];
+    // One that is free; should another program take it in between, QEMU says so.
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let parts = MachineParts {
+        name: "doctor",
+        guest,
+        with_initrd: true,
+        tee: TeeParts::Emulated { accelerator: Accelerator::Tcg, link },
+        vcpus: 1,
+        memory_mib: 256,
+        disks,
+        ports: &[format!("{port}:80").parse()?],
+        folder,
+    };
+    Ok(Machine::boot(qemu, parts)?)
+}
+
+fn memory() -> Result<String, Failed> {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = available_mib(&text);
     let found = format!("{available} MiB are available");
@@ -184,8 +238,8 @@ fn available_mib(meminfo: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kib| kib / 1024)
 }
 
-/// What `snp` needs beyond the rest.
-fn snp(qemu: Option<&Qemu>, ovmf: Option<&Path>) -> Result<String, (Verdict, String, &'static str)> {
+/// What `snp` needs beyond the rest. It is looked at and not tried: no guest is launched.
+fn snp(qemu: Option<&Qemu>, ovmf: Option<&Path>) -> Result<String, Failed> {
     let lacking = |found: String, remedy| Err((Verdict::Lacking, found, remedy));
     match check_snp_host() {
         Ok(()) => {}
@@ -207,7 +261,11 @@ fn snp(qemu: Option<&Qemu>, ovmf: Option<&Path>) -> Result<String, (Verdict, Str
         Err(error) => return lacking(format!("{} cannot be read: {error}", ovmf.display()), remedy),
     };
     match crate::firmware::check_enforces_hashes(&bytes) {
-        Ok(()) => Ok(format!("the host has it, and {} checks the kernel's hashes", ovmf.display())),
+        Ok(()) => Ok(format!(
+            "only looked at, nothing was launched: the kernel says that it is on, /dev/kvm and /dev/sev open, QEMU is new \
+             enough by its version, and the code that checks the kernel's hashes is in {}",
+            ovmf.display()
+        )),
         Err(error) => lacking(format!("{}: {}", ovmf.display(), crate::chain(&error)), remedy),
     }
 }

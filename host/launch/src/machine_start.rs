@@ -120,7 +120,8 @@ pub(crate) fn start(
             // At once: what is measured is sealed, and the guest hears nothing of its processor before it has measured.
             // The machine is this thread's child, with which it dies.
             let (processor, machine) = thread::scope(|scope| {
-                let processor = scope.spawn(|| processor.launch(plan, &guest, host_data.into()));
+                let processor =
+                    scope.spawn(|| processor.launch((plan.vcpus, plan.vcpu_type.as_str()), &guest, host_data.into()));
                 let machine = Machine::boot(&qemu, parts);
                 (processor.join(), machine)
             });

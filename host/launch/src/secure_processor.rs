@@ -16,7 +16,7 @@ use caveau_softsp::{
     client::{FirmwareParts, LaunchError, Parts, control_pair, launch},
 };
 
-use crate::{Guest, LaunchPlan, Process, guest::Firmware, machine::describe};
+use crate::{Guest, Process, guest::Firmware, machine::describe};
 
 /// How long a launch may take: the first of an installation makes RSA keys.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -70,14 +70,14 @@ impl Unlaunched {
         Ok((Self { process, control, link, log }, for_qemu.into()))
     }
 
-    /// Has it measure `guest`. Until that is done it answers no guest.
+    /// Has it measure `guest`, with that many processors of that type. Until that is done it answers no guest.
     pub(crate) fn launch(
         self,
-        plan: &LaunchPlan,
+        (vcpus, vcpu_type): (u32, &str),
         guest: &Guest,
         host_data: [u8; 32],
     ) -> Result<SecureProcessor, SecureProcessorError> {
-        let settings = LaunchSettings::new(&guest.cmdline, plan.vcpus, &plan.vcpu_type, host_data);
+        let settings = LaunchSettings::new(&guest.cmdline, vcpus, vcpu_type, host_data);
         let launched = launch(self.control.as_fd(), &settings, &parts(guest, &self.link), PATIENCE);
         let launched = launched.map_err(|error| why(error, &self.process, self.log))?;
         Ok(SecureProcessor { process: self.process, launch_digest: launched.launch_digest.to_string() })

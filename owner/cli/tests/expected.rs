@@ -15,6 +15,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
+    path::Path,
     process::{Command, Output, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -362,4 +363,28 @@ fn doctor_looks_at_the_firmware_that_is_given() {
     let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
     let snp = findings["findings"].as_array().unwrap().iter().find(|finding| finding["name"] == "snp").unwrap();
     assert_eq!(snp["verdict"], "lacking", "{snp}");
+}
+
+/// An emulated processor whose state is damaged can launch nothing, and is not passed over.
+#[test]
+fn doctor_tells_of_a_damaged_emulated_processor() {
+    let desk = Desk::new();
+    let findings = || {
+        let output = desk.run(&["doctor", "--json"]);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let root = |found: &Value| {
+        let all = found["findings"].as_array().unwrap();
+        all.iter().find(|finding| finding["name"] == "emulated root").cloned().unwrap()
+    };
+    let whole = findings();
+    let path = whole["emulated_root"].as_str().unwrap().to_owned();
+    assert_eq!((root(&whole)["verdict"].as_str(), root(&whole)["found"].as_str()), (Some("good"), Some(path.as_str())));
+    fs::write(&path, "no certificate").unwrap();
+    fs::write(Path::new(&path).with_file_name("certificate.der"), "no certificate").unwrap();
+    let damaged = findings();
+    assert_eq!((damaged["ok"].as_bool(), &damaged["emulated_root"]), (Some(false), &Value::Null));
+    let root = root(&damaged);
+    assert_eq!(root["verdict"], "missing", "{root}");
+    assert!(root["found"].as_str().unwrap().contains("is damaged") && root["remedy"].is_string(), "{root}");
 }

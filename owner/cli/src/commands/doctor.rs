@@ -36,12 +36,12 @@ pub(crate) fn run(command: &args::Doctor, json: bool) -> Result<Outcome> {
     let guest = GuestFiles::in_folder(&folder, Tee::EmulatedSnp, None)?;
     let mut findings = vec![guest_folder(&folder), store()];
     findings.extend(report(&guest, ovmf.as_deref(), &folders::scratch()?).checks);
-    let root = caveau_softsp::state_folder().and_then(|folder| caveau_softsp::root_certificate(&folder)).ok();
-    let findings = Findings {
-        ok: findings.iter().all(|finding| finding.verdict != Verdict::Missing),
-        emulated_root: root.map(|path| path.display().to_string()),
-        findings,
-    };
+    let root = caveau_softsp::state_folder().and_then(|folder| caveau_softsp::root_certificate(&folder));
+    let root = root.map(|path| path.display().to_string()).map_err(anyhow::Error::from);
+    let emulated_root = root.as_ref().ok().cloned();
+    findings.push(check("emulated root", root, "repair its folder as told, or move it away to have a new root made"));
+    let findings =
+        Findings { ok: findings.iter().all(|finding| finding.verdict != Verdict::Missing), emulated_root, findings };
     if json {
         ui::json(&findings)?;
     } else {
