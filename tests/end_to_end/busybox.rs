@@ -95,22 +95,7 @@ fn too_much_memory_is_told_and_is_137() {
 fn a_killed_client_leaves_the_group_and_a_killed_supervisor_leaves_nothing() {
     let Some(caveau) = Caveau::new() else { return };
     let name = "victim";
-    caveau
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            name,
-            &image("busybox"),
-            "--",
-            "sh",
-            "-c",
-            "while :; do echo tick; sleep 1; done",
-        ])
-        .success();
-    let inspected = caveau.run(&["inspect", name]).success().json();
-    let supervisor = inspected["record"]["supervisor_pid"].as_i64().expect("a supervisor's pid");
-    let qemu = inspected["record"]["qemu_pid"].as_i64().expect("QEMU's pid");
+    let [supervisor, qemu] = ticking(&caveau, name);
 
     // A client that goes away while it follows the log disturbs nobody.
     let mut follower = caveau.command(&["logs", "-f", name]).stdout(Stdio::piped()).spawn().expect("caveau starts");
@@ -121,15 +106,46 @@ fn a_killed_client_leaves_the_group_and_a_killed_supervisor_leaves_nothing() {
     assert!(caveau.run(&["ps"]).success().stdout.contains(name));
 
     // A supervisor that is killed takes everything along, and `ps` says what happened.
-    let killed = std::process::Command::new("kill").args(["-9", &supervisor.to_string()]).status().expect("kill runs");
-    assert!(killed.success());
-    caveau_tests::eventually(|| {
-        anyhow::ensure!(!std::path::Path::new(&format!("/proc/{qemu}")).exists(), "QEMU {qemu} still runs");
-        Ok(())
-    })
-    .expect("QEMU dies with its supervisor");
-    let listed = caveau.run(&["ps", "--all"]).success().stdout;
-    assert!(listed.contains(name) && !listed.to_lowercase().contains("running"), "{listed}");
+    kill(supervisor);
+    ends(qemu);
+    let listed = caveau.run(&["ps", "--json"]).success().json();
+    assert_eq!(listed[0]["name"], name, "{listed}");
+    assert_eq!(listed[0]["status"], "lost: the supervisor was killed while the group ran", "{listed}");
     caveau.run(&["rm", name]).success();
     std::io::stdout().flush().expect("stdout");
+}
+
+#[test]
+fn a_killed_vm_is_told_until_it_is_removed() {
+    let Some(caveau) = Caveau::new() else { return };
+    let name = "powerless";
+    let [supervisor, qemu] = ticking(&caveau, name);
+    kill(qemu);
+    ends(supervisor);
+    let listed = caveau.run(&["ps"]).success().stdout;
+    assert!(listed.contains(name) && listed.contains("lost: QEMU ended (killed by signal 9)"), "{listed}");
+    caveau.run(&["rm", name]).success();
+    assert!(!caveau.run(&["ps"]).success().stdout.contains(name));
+}
+
+/// Starts a group that ticks; the numbers of its supervisor and its QEMU.
+fn ticking(caveau: &Caveau, name: &str) -> [i64; 2] {
+    let script = "while :; do echo tick; sleep 1; done";
+    caveau.run(&["run", "-d", "--name", name, &image("busybox"), "--", "sh", "-c", script]).success();
+    let record = caveau.run(&["inspect", name]).success().json()["record"].take();
+    ["supervisor_pid", "qemu_pid"].map(|pid| record[pid].as_i64().expect("its number"))
+}
+
+fn kill(pid: i64) {
+    let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
+    assert!(killed.success());
+}
+
+/// Waits until a process is gone.
+fn ends(pid: i64) {
+    caveau_tests::eventually(|| {
+        anyhow::ensure!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "process {pid} still runs");
+        Ok(())
+    })
+    .expect("it ends");
 }

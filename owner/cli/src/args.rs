@@ -110,7 +110,7 @@ pub(crate) struct Internal {
 #[derive(Debug, Args)]
 #[command(after_help = examples::PS)]
 pub(crate) struct Ps {
-    /// Also those that have ended.
+    /// Also those that have ended. Those that failed or were lost are shown anyway, until they are removed.
     #[arg(long, short)]
     pub(crate) all: bool,
 }

@@ -22,7 +22,7 @@ commands the same, or the guest denies what differs.";
 
 /// `caveau ps`.
 pub(super) const PS: &str = "Examples:
-  caveau ps                                                what runs
+  caveau ps                                                what runs, what failed and what was lost
   caveau ps -a --json                                      what has ended too, for programs";
 
 /// `caveau logs`.

@@ -30,9 +30,10 @@ pub(crate) fn open(name: &str) -> Result<Group> {
 /// # Errors
 /// Where the state folder cannot be read.
 pub(crate) fn ps(command: &args::Ps, json: bool) -> Result<Outcome> {
-    let live = |status: &Status| !matches!(status, Status::Failed { .. } | Status::Exited { .. } | Status::Lost { .. });
+    // A group that could not be started, or whose VM went away, is shown until somebody has seen to it and removes it.
+    let is_shown = |status: &Status| command.all || !matches!(status, Status::Exited { .. });
     let groups = list(&StateRoot::open()?)?;
-    let shown: Vec<_> = groups.into_iter().filter(|group| command.all || live(&group.status)).collect();
+    let shown: Vec<_> = groups.into_iter().filter(|group| is_shown(&group.status)).collect();
     if json {
         let rows = shown.iter().map(|group| {
             let record = group.record.as_ref();
