@@ -15,6 +15,11 @@ const GUEST_OVMF: &str = "OVMF.amdsev.fd";
 /// # Errors
 /// Where what was asked for cannot be: `snp` without a firmware or access to its devices, a firmware without `snp`.
 pub(crate) fn choose(vm: &Vm) -> Result<(Tee, Option<PathBuf>)> {
+    choose_on(check_snp_host, vm)
+}
+
+/// As [`choose`], on a host that says of SEV-SNP what `host` gives. It is asked only where the choice depends on it.
+fn choose_on(host: impl Fn() -> Result<(), SnpHostError>, vm: &Vm) -> Result<(Tee, Option<PathBuf>)> {
     // Absolute, since the group's supervisor works in another folder.
     let given = vm.firmware.as_ref().map(std::path::absolute).transpose().context("--firmware")?;
     let firmware = given.or(guest_ovmf(&vm.guest.path()?));
@@ -25,8 +30,8 @@ pub(crate) fn choose(vm: &Vm) -> Result<(Tee, Option<PathBuf>)> {
                 "--tee snp needs a firmware that checks the kernel: give the AmdSev build of OVMF with --firmware FILE"
             )
         }
-        (TeeChoice::Auto, Some(firmware)) if host_has_snp()? => Ok((Tee::Snp, Some(firmware))),
-        (TeeChoice::Auto, None) if host_has_snp()? => {
+        (TeeChoice::Auto, Some(firmware)) if has_snp(host())? => Ok((Tee::Snp, Some(firmware))),
+        (TeeChoice::Auto, None) if has_snp(host())? => {
             bail!(
                 "this machine has SEV-SNP, but no firmware for it was given: add --firmware FILE (the AmdSev build of OVMF), \
                  or ask for the emulated TEE with --tee emulated-snp"
@@ -44,17 +49,94 @@ pub(crate) fn guest_ovmf(folder: &Path) -> Option<PathBuf> {
     Some(folder.join(GUEST_OVMF)).filter(|path| path.exists())
 }
 
-/// Whether this host can launch SEV-SNP guests.
+/// Whether a host that says this of itself can launch SEV-SNP guests.
 ///
 /// # Errors
 /// Where it could and does not let this user: going on without protection would not be what was asked for.
-fn host_has_snp() -> Result<bool> {
-    match check_snp_host() {
+fn has_snp(host: Result<(), SnpHostError>) -> Result<bool> {
+    match host {
         Ok(()) => Ok(true),
         Err(SnpHostError::Off { .. }) => Ok(false),
         Err(error @ SnpHostError::Device { .. }) => Err(error).context(
             "this machine has SEV-SNP, but this user cannot use it: give it /dev/kvm and /dev/sev, \
              or ask for the emulated TEE with --tee emulated-snp",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn on() -> Result<(), SnpHostError> {
+        Ok(())
+    }
+
+    fn off() -> Result<(), SnpHostError> {
+        Err(SnpHostError::Off { path: "/sys/module/kvm_amd/parameters/sev_snp".into(), found: "says N".into() })
+    }
+
+    fn denied() -> Result<(), SnpHostError> {
+        let cause = std::io::ErrorKind::PermissionDenied.into();
+        Err(SnpHostError::Device { path: "/dev/sev".into(), cause })
+    }
+
+    fn never() -> Result<(), SnpHostError> {
+        panic!("a TEE that was named is not looked for");
+    }
+
+    /// What `caveau run` with these options chooses, in words; `FIRMWARE` stands for the firmware of the guest's folder.
+    fn chosen(host: impl Fn() -> Result<(), SnpHostError>, own_firmware: bool, options: &[&str]) -> String {
+        let guest = tempfile::tempdir().unwrap();
+        let own = guest.path().join(GUEST_OVMF);
+        if own_firmware {
+            std::fs::write(&own, "OVMF").unwrap();
+        }
+        let folder = guest.path().to_str().unwrap();
+        let words = [&["caveau", "run", "--guest", folder][..], options, &["image"]].concat();
+        let Command::Run(run) = Cli::try_parse_from(words).unwrap().command else { panic!("another command") };
+        match choose_on(host, &run.vm) {
+            Ok((tee, None)) => tee.to_string(),
+            Ok((tee, Some(path))) => {
+                let path = path.display().to_string();
+                format!("{tee} with {}", path.replace(own.to_str().unwrap(), "FIRMWARE"))
+            }
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    #[test]
+    fn auto_takes_hardware_where_there_is_all_that_it_needs() {
+        assert_eq!(chosen(on, true, &[]), "snp with FIRMWARE");
+        assert_eq!(chosen(on, true, &["--firmware", "/other.fd"]), "snp with /other.fd");
+        assert_eq!(chosen(on, false, &["--tee", "auto", "--firmware", "/given.fd"]), "snp with /given.fd");
+        let relative = chosen(on, false, &["--firmware", "given.fd"]);
+        assert!(relative.starts_with("snp with /") && relative.ends_with("/given.fd"), "{relative}");
+        assert_eq!(chosen(off, false, &[]), "emulated-snp");
+        assert_eq!(chosen(off, true, &[]), "emulated-snp");
+    }
+
+    #[test]
+    fn auto_never_goes_on_without_protection_that_the_machine_has() {
+        let without = chosen(on, false, &[]);
+        assert!(without.contains("no firmware") && without.contains("--tee emulated-snp"), "{without}");
+        for own_firmware in [false, true] {
+            let denied = chosen(denied, own_firmware, &[]);
+            assert!(denied.contains("/dev/sev") && denied.contains("--tee emulated-snp"), "{denied}");
+        }
+    }
+
+    #[test]
+    fn a_tee_that_is_named_is_that_or_nothing() {
+        assert_eq!(chosen(never, true, &["--tee", "snp"]), "snp with FIRMWARE");
+        assert!(chosen(never, false, &["--tee", "snp"]).contains("--firmware FILE"));
+        assert_eq!(chosen(never, true, &["--tee", "emulated-snp"]), "emulated-snp");
+        assert_eq!(chosen(never, false, &["--tee", "emulated-snp"]), "emulated-snp");
+        let words = "--firmware is for --tee snp";
+        assert!(chosen(never, false, &["--tee", "emulated-snp", "--firmware", "/given.fd"]).contains(words));
+        assert!(chosen(off, false, &["--firmware", "/given.fd"]).contains(words));
     }
 }
