@@ -81,6 +81,16 @@ fn prove(caveau: &Caveau, policy: &str) {
     let root = caveau.run(&["doctor", "--json"]).json()["emulated_root"].as_str().map(str::to_owned).expect("a root");
 
     caveau.run(&["attest", "web", "--nonce", NONCE, "-o", &evidence]).success();
+    let text = std::fs::read_to_string(&evidence).expect("the evidence is there");
+    let held: serde_json::Value = serde_json::from_str(&text).expect("the evidence is JSON");
+    for part in ["report", "policy", "certificates"] {
+        assert!(!held[part].is_null(), "{part}: {held}");
+    }
+    for certificate in ["vek", "intermediate", "root", "crl"] {
+        assert!(held["certificates"][certificate].is_string(), "{certificate}: {held}");
+    }
+    let known = std::fs::read_to_string(&reference).expect("the reference values are there");
+    assert_eq!(held["reference_values"], serde_json::from_str::<serde_json::Value>(&known).expect("JSON"));
     let complete = [
         "--nonce",
         NONCE,

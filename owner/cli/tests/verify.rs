@@ -7,23 +7,21 @@
     reason = "tests stop at the first surprise"
 )]
 
+#[path = "../../../core/evidence/tests/fixtures/mod.rs"]
+mod fixtures;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use fixtures::Fixtures;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Folder of the recorded reports, or `None` with a visible word.
 fn fixtures() -> Option<PathBuf> {
-    let root = std::env::var_os("CAVEAU_FIXTURES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"), PathBuf::from);
-    let folder = root.join("attestation/snp");
-    if !folder.is_dir() {
-        println!("skipped: no fixtures at {}", folder.display());
-        return None;
-    }
-    Some(folder)
+    Fixtures::open().map(|fixtures| fixtures.path("snp"))
 }
 
 /// A folder with the evidence `ev.json`: a report with its endorsement key's certificate, and nothing else.
@@ -236,4 +234,66 @@ fn the_example_is_an_appraisal_policy_and_mistakes_are_told() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
         assert!(text.contains(said), "{arguments:?}: {text}");
     }
+}
+
+/// The rows of the table before the checks, by name.
+fn rows(text: &str) -> BTreeMap<String, String> {
+    let table = text.split("\nChecks\n").next().unwrap_or_default();
+    let row = |line: &str| {
+        let (name, value) = line.strip_prefix("  ")?.split_once("  ").or_else(|| line.trim().rsplit_once(' '))?;
+        Some((name.trim().to_owned(), value.trim().to_owned()))
+    };
+    table.lines().filter_map(row).collect()
+}
+
+/// What people read of hardware: chip, product, levels of firmware and microcode, debugging, SMT, as the report says them.
+#[test]
+fn the_table_shows_the_hardware_as_it_is() {
+    let Some(fixtures) = fixtures() else { return };
+    let levels = |text: &str| -> BTreeSet<String> { text.split(", ").map(str::to_owned).collect() };
+    for (report, product, fms, tcb, firmware, platform) in [
+        (
+            "milan-v3-aci",
+            "Milan",
+            "19/01/01",
+            "bootloader 4, tee 0, snp 24, microcode 219",
+            "major 1, minor 55, build 29",
+            "0x25",
+        ),
+        (
+            "turin-v5-aci",
+            "Turin",
+            "1a/02/01",
+            "fmc 1, bootloader 1, tee 1, snp 4, microcode 81",
+            "major 1, minor 55, build 65",
+            "0x65",
+        ),
+    ] {
+        let folder = evidence(&fixtures, report);
+        let output = caveau(&folder, &["verify", "ev.json", "--profile", "baseline", "--at", "2026-11-23"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.starts_with("Recognised as ") && text.contains("\nHardware TCB\n"), "{text}");
+        assert!(!text.to_lowercase().contains("emulated"), "{text}");
+        let bytes = std::fs::read(fixtures.join("reports").join(report).join("report.bin")).unwrap();
+        let rows = rows(&text);
+        let row = |name: &str| rows.get(name).unwrap_or_else(|| panic!("no row {name}: {text}")).as_str();
+        assert_eq!((row("product"), row("fms"), row("signing key")), (product, fms, "VCEK"));
+        assert_eq!(row("chip id"), hex::encode(&bytes[0x1a0..0x1e0]));
+        assert_eq!(row("measurement"), hex::encode(&bytes[0x90..0xc0]));
+        assert_eq!(row("host data"), hex::encode(&bytes[0xc0..0xe0]));
+        for name in ["reported tcb", "committed tcb", "current tcb", "launch tcb"] {
+            assert_eq!(levels(row(name)), levels(tcb), "{name}");
+        }
+        for name in ["current firmware", "committed firmware"] {
+            assert_eq!(levels(row(name)), levels(firmware), "{name}");
+        }
+        assert_eq!((row("guest policy: value"), row("guest policy: abi")), ("0x3001f", "0.31"));
+        assert_eq!((row("guest policy: debug allowed"), row("guest policy: smt allowed")), ("false", "true"));
+        assert_eq!((row("platform info: value"), row("platform info: smt on")), (platform, "true"));
+        assert_eq!(row("vmpl"), "0");
+    }
+    let debugged = evidence(&fixtures, "milan-v2-debug");
+    let output = caveau(&debugged, &["verify", "ev.json", "--profile", "baseline", "--at", "2026-11-23"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(rows(&text)["guest policy: debug allowed"], "true", "{text}");
 }

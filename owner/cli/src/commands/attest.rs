@@ -34,19 +34,23 @@ pub(crate) fn run(command: &args::Attest, quiet: bool) -> Result<Outcome> {
     };
     let sources = &command.certificates;
     let endorsement = endorsement::complete(offered, (tee, &report_bytes), sources, Vec::new(), now, quiet)?;
-    let evidence = Evidence {
-        tee,
-        certificates: endorsement.certificates,
-        report: report_bytes,
-        runtime_data: Vec::new(),
-        policy: Some(plan.policy.into_bytes()),
-        reference_values: plan.reference_values,
-    };
+    let evidence = evidence(tee, report_bytes, endorsement.certificates, (plan.policy, plan.reference_values));
     write(command.output.as_deref(), &evidence.to_json()?)?;
     if plan.tee == caveau_launch::Tee::EmulatedSnp {
         ui::warning("this is evidence of an emulated TEE: it proves nothing against this host");
     }
     Ok(Outcome::Done)
+}
+
+/// All that a verifier needs of the group, and what is for people: its policy's text, and the reference values of its guest.
+fn evidence(
+    tee: Tee,
+    report: Vec<u8>,
+    certificates: Certificates,
+    (policy, reference_values): (String, Option<serde_json::Value>),
+) -> Evidence {
+    let policy = Some(policy.into_bytes());
+    Evidence { tee, certificates, report, runtime_data: Vec::new(), policy, reference_values }
 }
 
 /// The certificates that the TEE offered; a host on hardware may offer none, and a verifier brings its own then.
@@ -75,4 +79,42 @@ fn write(file: Option<&Path>, text: &str) -> Result<()> {
         return Ok(());
     };
     files::write(file, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_file_holds_report_certificates_policy_and_reference_values() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("evidence.json");
+        let part = |byte: u8| Some(vec![byte; 8]);
+        let certificates = Certificates { vek: part(1), intermediate: part(2), root: part(3), crl: part(4) };
+        let reference = json!({ "format": 1, "svn": 7 });
+        let about = ("package policy\n".to_owned(), Some(reference.clone()));
+        let evidence = evidence(Tee::EmulatedSnp, vec![5; 1184], certificates, about);
+        write(Some(&file), &evidence.to_json().unwrap()).unwrap();
+        let bytes = std::fs::read(&file).unwrap();
+        assert_eq!(Evidence::parse(&bytes).unwrap(), evidence);
+        let found: Value = serde_json::from_slice(&bytes).unwrap();
+        let base64 = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
+        assert_eq!((&found["format"], &found["tee"]), (&json!("caveau-evidence/1"), &json!("emulated-snp")));
+        assert_eq!(found["report"], base64(&[5; 1184]));
+        let certificates = json!({
+            "vek": base64(&[1; 8]), "intermediate": base64(&[2; 8]), "root": base64(&[3; 8]), "crl": base64(&[4; 8])
+        });
+        assert_eq!(found["certificates"], certificates);
+        assert_eq!(found["policy"], base64(b"package policy\n"));
+        assert_eq!(found["reference_values"], reference);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_table_of_certificates_that_is_empty_is_none_and_a_broken_one_is_told() {
+        assert_eq!(certificates(&[]).unwrap(), Certificates::default());
+        assert!(certificates(&[1; 24]).is_err());
+    }
 }
