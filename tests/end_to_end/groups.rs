@@ -1,6 +1,12 @@
 //! Several groups at once, many starts, and nothing left over.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 
 use caveau_tests::{Caveau, eventually, image};
 
@@ -13,18 +19,47 @@ const ORPHAN: &str = "(sleep 0.3 &) > /dev/null 2>&1 < /dev/null";
 
 /// How many processes have ended and were not reaped.
 const ZOMBIES: &str = "cat /proc/[0-9]*/status 2> /dev/null | grep -c ^State:.Z";
+/// Most groups that are run at once.
+const MOST: u64 = 10;
+
+/// Memory of each of them, and what their QEMU may take besides, in MiB.
+const GROUP_MIB: u64 = 192;
+const QEMU_MIB: u64 = 192;
+
+/// How many groups the memory that is available has room for: from two to [`MOST`].
+fn as_many_as_fit() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").expect("/proc/meminfo");
+    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")).expect("MemAvailable");
+    let kib: u64 = available.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+    (kib / 1024 / (GROUP_MIB + QEMU_MIB)).clamp(2, MOST)
+}
 
 #[test]
 fn groups_run_beside_each_other_and_leave_nothing() {
     let Some(caveau) = Caveau::new() else { return };
-    let names = ["one", "two", "three"];
+    let names: Vec<String> = (1..=as_many_as_fit()).map(|number| format!("group-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let busybox = image("busybox");
-    for name in names {
-        let script = format!("echo I am {name}; trap 'exit 0' TERM; while :; do sleep 1; done");
-        caveau.run(&["run", "-d", "--name", name, "--memory", "256M", &busybox, "--", "sh", "-c", &script]).success();
-    }
-    assert_eq!(caveau.run(&["ps", "--json"]).success().json().as_array().map(Vec::len), Some(3));
-    for name in names {
+    let memory = format!("{GROUP_MIB}M");
+    // As many starts at a time as there are processors; no group ends before all have started.
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let script = format!("echo I am {name}; trap 'exit 0' TERM; while :; do sleep 1; done");
+                    let options =
+                        ["run", "-d", "--name", name, "--memory", &memory, &busybox, "--", "sh", "-c", &script];
+                    caveau.run(&options).success();
+                }
+            });
+        }
+    });
+    let listed = caveau.run(&["ps", "--json"]).success().json();
+    let listed = listed.as_array().expect("a list");
+    assert_eq!(listed.iter().filter(|group| group["status"] == "running").count(), names.len(), "{listed:?}");
+    println!("{} groups at once", names.len());
+    for &name in &names {
         eventually(|| {
             let logs = caveau.run(&["logs", name]).stdout;
             anyhow::ensure!(logs == format!("I am {name}\n"), "{logs:?}");
