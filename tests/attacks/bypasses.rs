@@ -8,14 +8,17 @@
 //! | a host name with a line break | `process::a_host_name_with_a_line_for_the_hosts_file` |
 //! | another enforcer than the measured one | `frames::steps_without_a_policy_and_with_another_one` |
 //! | a device node of the host's | `devices::device_nodes_lead_nowhere`, beside what is here |
-//! | a fragment that takes the framework's name | `core/policy`, `fragment` |
-//! | a path out of an image's archive | `owner/registry`, `layout` and `archive` |
+//! | a fragment that takes the framework's name | `end_to_end`, `fragments::containers_of_a_signed_fragment_run_and_no_others`; `core/policy`, `module::names_are_plain_and_not_taken` |
+//! | a path out of an image's archive | `owner/registry`, `layouts::hostile_outer_archives_are_refused`, `layouts::paths_in_a_docker_manifest_stay_inside` |
 
 use caveau_protocol::{
     AgentReply, AgentRequest, ContainerId, CreateContainer, LayerId, MountLayer, MountOverlay, MountScratch, ProcessId,
     RequestEnvelope, TmpfsMount, VERSION,
 };
-use caveau_tests::{hostile::Hostile, raw::RawGuest};
+use caveau_tests::{
+    hostile::Hostile,
+    raw::{RawGuest, is_refused},
+};
 use serde_json::{Value, json};
 
 /// A guest with its policy in force.
@@ -37,14 +40,6 @@ fn does_not_exist(guest: &mut RawGuest, request: &Value) {
     guest.send(request, b"");
     let error = guest.reply().result.expect_err("no such request");
     assert!(error.message.starts_with("failed to decode the frame's header: "), "{request}: {}", error.message);
-}
-
-/// Asserts that a request is refused for a reason that begins like this; gives all of it.
-#[track_caller]
-fn is_refused(answer: Result<AgentReply, String>, reason: &str) -> String {
-    let refused = answer.expect_err(reason);
-    assert!(refused.starts_with(reason), "not {reason:?}: {refused}");
-    refused
 }
 
 /// Mounts the honest layer and puts the honest container's root file system together; gives the request for the container.

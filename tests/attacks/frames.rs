@@ -4,7 +4,10 @@ use caveau_protocol::{
     AgentReply, AgentRequest, ContainerId, ErrorKind, LayerId, MAX_BODY, MountLayer, MountOverlay, MountScratch,
     ProcessId, RequestEnvelope, Stream,
 };
-use caveau_tests::{hostile::Hostile, raw::RawGuest};
+use caveau_tests::{
+    hostile::Hostile,
+    raw::{RawGuest, is_refused},
+};
 use serde_json::json;
 
 #[test]
@@ -133,13 +136,6 @@ fn a_frame_that_is_cut_short_holds_nobody_up() {
     is_refused_unread(&mut guest, "failed to decode the frame's header: ");
     is_refused_unread(&mut guest, "frame header of ");
     assert!(guest.ends(), "the guest ends");
-}
-
-/// Asserts that a request was refused, with a kind and reason that begin like this.
-#[track_caller]
-fn is_refused(answer: Result<AgentReply, String>, reason: &str) {
-    let refused = answer.expect_err(reason);
-    assert!(refused.starts_with(reason), "not {reason:?}: {refused}");
 }
 
 /// Asserts that the next reply is to nobody's request, since none could be read, for a reason that begins like this.

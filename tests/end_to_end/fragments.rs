@@ -29,8 +29,13 @@ fn signed(caveau: &Caveau, folder: &Path, options: &[&str]) -> Signed {
 }
 
 fn sign(caveau: &Caveau, text: &str, keys: &str) -> Outcome {
+    sign_as(caveau, text, keys, &[])
+}
+
+fn sign_as(caveau: &Caveau, text: &str, keys: &str, options: &[&str]) -> Outcome {
     let (key, chain) = (format!("{keys}/signer.key"), format!("{keys}/chain.pem"));
-    caveau.run(&["fragment", "sign", text, "--key", &key, "--chain", &chain, "--feed", "example.org/web"])
+    let sign = ["fragment", "sign", text, "--key", &key, "--chain", &chain, "--feed", "example.org/web"];
+    caveau.run(&[&sign[..], options].concat())
 }
 
 #[test]
@@ -79,6 +84,14 @@ fn containers_of_a_signed_fragment_run_and_no_others() {
             assert!(signed.stderr.contains(name), "{}", signed.stderr);
         }
     }
+
+    // Signed as something else, it is not looked at before the guest does.
+    let text = std::fs::read_to_string(fragment.trim_end_matches(".cose")).expect("the text");
+    let taking = folder.path().join("unseen.rego").display().to_string();
+    std::fs::write(&taking, text.replacen("package web", "package Framework", 1)).expect("written");
+    sign_as(&caveau, &taking, &keys, &["--content-type", "application/octet-stream"]).success();
+    let denied = run(&["--fragment", &format!("{taking}.cose")]).expect_code(125);
+    assert!(denied.stderr.contains("load_fragment denied by policy: namespace"), "{}", denied.stderr);
 }
 
 #[test]

@@ -124,6 +124,17 @@ impl RawGuest {
     }
 }
 
+/// Asserts that a request is refused for a reason that begins like this; gives all of it.
+///
+/// # Panics
+/// Where it is not.
+#[track_caller]
+pub fn is_refused(answer: Result<AgentReply, String>, reason: &str) -> String {
+    let refused = answer.expect_err(reason);
+    assert!(refused.starts_with(reason), "not {reason:?}: {refused}");
+    refused
+}
+
 /// Has a software secure processor measure the launch; it serves the guest on a thread until the link closes.
 fn measure(plan: &LaunchPlan, guest: &Guest, policy: &str) -> OwnedFd {
     let (ours, theirs) = control_pair().expect("a socket pair");
