@@ -3,33 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test may fail loudly")]
 
-use caveau_group::{Container, Group, ImageParts, Overrides, Permissions};
+#[path = "../../../core/policy/tests/any_container/mod.rs"]
+mod any_container;
+
+use any_container::container;
+use caveau_group::{Container, Group, Permissions};
 use caveau_policy::{Asked, Outcome, Platform, Point, Session, generate};
 use caveau_policy_tools::{PolicyDocument, base64, check, diff, digest, explain, pretty, read, requests};
 use proptest::{collection::vec, prelude::*};
 use serde_json::json;
-
-prop_compose! {
-    fn container()(
-        command in vec("\\PC{1,8}|[\"\\\\\n\t{}$`]{1,4}", 1..4),
-        env in vec("[A-Z]{1,4}=(\\PC{0,8}|[\"\\\\\n{}$]{0,4})", 0..4),
-        roots in vec("[0-9a-f]{64}", 1..4),
-        user in "|[0-9]{1,5}|[a-z]{1,5}(:[0-9]{1,4})?",
-        flags in any::<[bool; 4]>(),
-    ) -> Container {
-        let [privileged, no_new_privileges, read_only, stdio] = flags;
-        let image = ImageParts {
-            reference: "registry.example/image:1".to_owned(),
-            layers: roots.iter().map(|root| root.parse().unwrap()).collect(),
-            cmd: command,
-            env,
-            user,
-            ..ImageParts::default()
-        };
-        let overrides = Overrides { privileged, no_new_privileges, read_only, stdio, ..Overrides::default() };
-        Container::from_image(image, overrides).unwrap()
-    }
-}
 
 fn policy_of(containers: &[Container], dropping: bool) -> String {
     let named = containers.iter().cloned().enumerate().map(|(number, mut container)| {

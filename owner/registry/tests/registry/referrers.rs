@@ -9,12 +9,10 @@ use caveau_registry::{Artifact, Attached, Options, Referrer, RegistryError, atta
 use serde_json::{Value, json};
 
 use crate::server::{Reply, Request, Server};
-use crate::support::{Parts, Place, assert_refused, layer, options};
-use crate::tools::{Kind, Registry, put_manifest};
+use crate::support::{Parts, Place, assert_refused, options};
+use crate::tools::{INDEX, Kind, MANIFEST, Registry, push_two_platforms};
 
 const TYPES: (&str, &str) = ("application/x-ms-ccepolicy-frag", "application/cose-x509+rego");
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 fn attach_to(image: &str, content: &[u8], options: &Options) -> Result<Attached, RegistryError> {
     let annotations = BTreeMap::from([("example.org/note".to_owned(), "a note".to_owned())]);
@@ -40,20 +38,7 @@ fn contents(found: &[Referrer]) -> Vec<&[u8]> {
 fn debians_registry_keeps_them_under_a_tag_for_each_platform() {
     let Some(registry) = Registry::start(Kind::Plain) else { return };
     let place = Place::new();
-    let amd = Parts::new(&[layer(&[("etc/one", b"one")])]);
-    let mut arm = amd.clone();
-    arm.config["architecture"] = json!("arm64");
-    let mut entries = Vec::new();
-    for (parts, architecture) in [(&arm, "arm64"), (&amd, "amd64")] {
-        let dir = place.path(architecture);
-        parts.write_layout(&dir, "latest");
-        registry.push(&dir, &format!("app:{architecture}"), &[]);
-        let bytes = parts.manifest_bytes();
-        entries.push(json!({"mediaType": MANIFEST, "digest": Digest::of(&bytes), "size": bytes.len(),
-            "platform": {"os": "linux", "architecture": architecture}}));
-    }
-    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
-    put_manifest(&registry.address, "app", "all", &index.to_string());
+    let amd = push_two_platforms(&registry, &place, "app");
     let arm64 = Options { platform: "linux/arm64".parse().unwrap(), ..options() };
     let image = registry.source("app:all");
     assert_eq!(found(&image, &options()).unwrap(), []);

@@ -19,6 +19,9 @@ use crate::support::{Parts, Place, archive, assert_refused, diff_ids, layer, opt
 const HTPASSWD: &str = "user:$2b$05$iHuc6bCcgiDIjVjS2EyED.9sORAyqL/NQj/MTAcAuVwQrNXiyPfdC\n";
 const LOGIN: &str = "user:pass:word";
 
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
 /// Debian's docker-registry on a free port of the loopback interface; ended when dropped.
 pub(crate) struct Registry {
     child: Child,
@@ -230,6 +233,16 @@ fn certificates_are_verified_unless_said_otherwise() {
 fn a_registry_with_several_platforms_gives_the_one_asked_for() {
     let Some(registry) = Registry::start(Kind::Plain) else { return };
     let place = Place::new();
+    push_two_platforms(&registry, &place, "multi");
+    let platform = |text: &str| Options { platform: text.parse().unwrap(), ..options() };
+    let source = registry.source("multi:all");
+    assert_eq!(place.resolve(&source).unwrap().config.architecture, "amd64");
+    assert_eq!(place.resolve_with(&source, &platform("linux/arm64")).unwrap().config.architecture, "arm64");
+    assert_refused(place.resolve_with(&source, &platform("linux/s390x")), &["linux/arm64, linux/amd64"]);
+}
+
+/// Pushes an image for arm64 and one for amd64, and an index of the two as `NAME:all`; gives that for amd64.
+pub(crate) fn push_two_platforms(registry: &Registry, place: &Place, name: &str) -> Parts {
     // One layer with gzip, which skopeo takes as it is.
     let amd = Parts::new(&[layer(&[("etc/one", b"one")])]);
     let mut arm = amd.clone();
@@ -238,29 +251,23 @@ fn a_registry_with_several_platforms_gives_the_one_asked_for() {
     for (parts, architecture) in [(&arm, "arm64"), (&amd, "amd64")] {
         let dir = place.path(architecture);
         parts.write_layout(&dir, "latest");
-        registry.push(&dir, &format!("multi:{architecture}"), &[]);
+        registry.push(&dir, &format!("{name}:{architecture}"), &[]);
         let bytes = parts.manifest_bytes();
-        entries.push(json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": Digest::of(&bytes),
-            "size": bytes.len(), "platform": {"os": "linux", "architecture": architecture}}));
+        entries.push(json!({"mediaType": MANIFEST, "digest": Digest::of(&bytes), "size": bytes.len(),
+            "platform": {"os": "linux", "architecture": architecture}}));
     }
-    let index =
-        json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
-    put_manifest(&registry.address, "multi", "all", &index.to_string());
-    let platform = |text: &str| Options { platform: text.parse().unwrap(), ..options() };
-    let source = registry.source("multi:all");
-    assert_eq!(place.resolve(&source).unwrap().config.architecture, "amd64");
-    assert_eq!(place.resolve_with(&source, &platform("linux/arm64")).unwrap().config.architecture, "arm64");
-    assert_refused(place.resolve_with(&source, &platform("linux/s390x")), &["linux/arm64, linux/amd64"]);
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
+    put_manifest(&registry.address, name, "all", &index.to_string());
+    amd
 }
 
 /// Stores an index in the registry; skopeo copies indexes but does not make them.
-pub(crate) fn put_manifest(address: &str, name: &str, tag: &str, content: &str) {
+fn put_manifest(address: &str, name: &str, tag: &str, content: &str) {
     let mut connection = std::net::TcpStream::connect(address).unwrap();
-    let media_type = "application/vnd.oci.image.index.v1+json";
     let length = content.len();
     write!(
         connection,
-        "PUT /v2/{name}/manifests/{tag} HTTP/1.1\r\nHost: {address}\r\nContent-Type: {media_type}\r\n\
+        "PUT /v2/{name}/manifests/{tag} HTTP/1.1\r\nHost: {address}\r\nContent-Type: {INDEX}\r\n\
          Content-Length: {length}\r\nConnection: close\r\n\r\n{content}"
     )
     .unwrap();
