@@ -9,6 +9,7 @@ mod bare;
 mod hash;
 mod io;
 mod kernel;
+mod kernels;
 mod layer;
 mod layer_input;
 mod measure;

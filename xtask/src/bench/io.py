@@ -23,7 +23,7 @@ def rate(amount, work):
 
 
 def in_layers():
-    """The largest files that no other container's layer hides, up to ALL bytes."""
+    """The largest files below /usr, which are in the image's layers, opened: ALL bytes or a little more; and how many bytes."""
     found = []
     for folder, _, names in os.walk("/usr"):
         for path in (os.path.join(folder, name) for name in names):

@@ -4,8 +4,6 @@ use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
     net::TcpStream,
-    path::Path,
-    process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -13,8 +11,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::{Bed, free_port, measure::median, report::Report};
-use crate::{guest, images, images_folder, process::output};
+use super::{
+    Bed, free_port,
+    kernels::{Guests, Product},
+    measure::median,
+    report::Report,
+};
+use crate::process::output;
 
 /// What the container runs.
 const PROGRAM: &str = include_str!("io.py");
@@ -31,18 +34,7 @@ const NAME: &str = "bench-io";
 /// Results by name: megabytes or operations a second.
 type Rates = BTreeMap<String, f64>;
 
-/// A guest under `caveau`.
-struct Product<'a> {
-    bed: &'a Bed<'a>,
-    guest: &'a Path,
-    image: &'a str,
-}
-
 impl Product<'_> {
-    fn caveau(&self, arguments: &[&str]) -> Command {
-        self.bed.caveau(self.guest, arguments)
-    }
-
     /// One group's rates.
     fn rates(&self) -> Result<Rates> {
         let port = free_port()?;
@@ -119,14 +111,8 @@ fn rate(start: Instant) -> f64 {
 /// # Errors
 /// Where a guest cannot be built, or a group does not do what it should.
 pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
-    let own = guest::build_once(bed.root, bed.setup)?;
-    let distribution = guest::build_with_distribution_kernel(bed.root, bed.setup)?;
-    let image = images::build_one(&images_folder(bed.root), "python3", &bed.setup.apt_config, &|step| {
-        eprintln!("   {step}");
-    })?;
-    let image = format!("oci:{}", image.display());
-    let [ours, theirs] = [&own, &distribution].map(|guest| Product { bed, guest, image: &image });
-    output(&mut ours.caveau(&["image", "pull", &image]))?;
+    let guests = Guests::prepare(bed, "python3")?;
+    let [ours, theirs] = guests.products();
     let (mut with_ours, mut with_theirs) = (Vec::new(), Vec::new());
     for _ in 0..bed.pairs {
         with_ours.push(ours.rates()?);

@@ -13,11 +13,11 @@ use serde_json::Value;
 use super::{
     Bed,
     bare::same_flags,
+    kernels::{Guests, Product},
     measure::{self, Pairs, Sample, median},
     report::Report,
 };
 use crate::process::output;
-use crate::{guest, images, images_folder};
 
 /// Most of the distribution kernel's time, under OVMF and under SeaBIOS, that ours may take to the agent.
 const OF_OVMF: f64 = 0.25;
@@ -36,18 +36,7 @@ const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
 /// The group.
 const NAME: &str = "bench-kernel";
 
-/// A guest under `caveau`.
-struct Product<'a> {
-    bed: &'a Bed<'a>,
-    guest: &'a Path,
-    image: &'a str,
-}
-
 impl Product<'_> {
-    fn caveau(&self, arguments: &[&str]) -> Command {
-        self.bed.caveau(self.guest, arguments)
-    }
-
     /// Runs the image to its end.
     fn run(&self) -> Result<Sample> {
         let start = Instant::now();
@@ -149,24 +138,19 @@ fn arguments(same: &[String], guest: &Path, entry: &Entry) -> Result<Vec<String>
 /// # Errors
 /// Where a guest cannot be built or does not start.
 pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
-    let own = guest::build_once(bed.root, bed.setup)?;
-    let distribution = guest::build_with_distribution_kernel(bed.root, bed.setup)?;
-    let image = images::build_one(&images_folder(bed.root), "busybox", &bed.setup.apt_config, &|step| {
-        eprintln!("   {step}");
-    })?;
-    let image = format!("oci:{}", image.display());
-    let [ours, theirs] = [&own, &distribution].map(|guest| Product { bed, guest, image: &image });
-    output(&mut ours.caveau(&["image", "pull", &image]))?;
+    let guests = Guests::prepare(bed, "busybox")?;
+    let [ours, theirs] = guests.products();
+    let (own, distribution) = (&guests.own, &guests.distribution);
     ensure!(Path::new(OVMF).is_file(), "{OVMF} is missing: install the package ovmf");
     let (program, same) = ours.look(|qemu| Ok((fs::read_link(format!("/proc/{qemu}/exe"))?, same_flags(qemu)?)))?;
     let machine = |guest: &Path, entry: &Entry| -> Result<Machine<'_>> {
         Ok(Machine { program: &program, arguments: arguments(&same, guest, entry)? })
     };
     let seabios = Entry::Image(own.join("bios-256k.bin"));
-    let our_machine = machine(&own, &Entry::Pvh)?;
-    let ovmf = machine(&distribution, &Entry::Image(OVMF.into()))?;
-    let bios = machine(&distribution, &seabios)?;
-    let pvh = machine(&distribution, &Entry::Pvh)?;
+    let our_machine = machine(own, &Entry::Pvh)?;
+    let ovmf = machine(distribution, &Entry::Image(OVMF.into()))?;
+    let bios = machine(distribution, &seabios)?;
+    let pvh = machine(distribution, &Entry::Pvh)?;
 
     let mut report = Report::new("kernel", "QEMU's start to the agent, own kernel", "distribution's kernel under OVMF");
     let pairs = bed.pairs;
