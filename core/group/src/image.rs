@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use caveau_verity::RootHash;
 
 use crate::{
-    Capabilities, Capability, Container, DEFAULT_PATH, EnvRule, ExecProcess, GroupError, Mount, Seccomp, Signal, User,
+    Capabilities, Capability, Container, DEFAULT_PATH, EnvRule, ExecProcess, GroupError, Limits, Mount, Seccomp, Signal, User,
     limits,
 };
 
@@ -68,6 +68,12 @@ pub struct Overrides {
     pub exec: Vec<Vec<String>>,
     /// Signals that the host may send its first process, beyond SIGINT, SIGKILL, SIGTERM and the image's stop signal.
     pub signals: Vec<Signal>,
+    /// No evidence of the group before it was started.
+    pub must_run: bool,
+    /// Every mount must be there.
+    pub require_mounts: bool,
+    /// Bounds on what it uses.
+    pub limits: Limits,
 }
 
 impl Default for Overrides {
@@ -89,6 +95,9 @@ impl Default for Overrides {
             terminal: false,
             exec: Vec::new(),
             signals: Vec::new(),
+            must_run: false,
+            require_mounts: false,
+            limits: Limits::default(),
         }
     }
 }
@@ -107,6 +116,7 @@ impl Overrides {
         environment(&[], self)?;
         exec(self)?;
         mounts(self)?;
+        self.limits.check()?;
         limits::strings("argument", &self.args)?;
         self.entrypoint.iter().try_for_each(|entrypoint| limits::strings("argument", entrypoint))
     }
@@ -122,6 +132,9 @@ impl Container {
         let user: User = overrides.user.as_deref().unwrap_or(&image.user).parse()?;
         let capabilities = capabilities(&overrides, &user);
         let seccomp = (!overrides.privileged).then(|| Seccomp::docker_default(&capabilities.bounding));
+        overrides.limits.check()?;
+        let mounts = mounts(&overrides)?;
+        let required = mounts.iter().filter(|_| overrides.require_mounts);
         Ok(Self {
             name: overrides.name.clone(),
             env: environment(&image.env, &overrides)?,
@@ -129,7 +142,8 @@ impl Container {
             working_dir: working_dir(&image, &overrides)?,
             signals: signals(&image, &overrides)?,
             exec: exec(&overrides)?,
-            mounts: mounts(&overrides)?,
+            required_mounts: required.map(|mount| mount.destination.clone()).collect(),
+            mounts,
             layers: layers(image.layers)?,
             image: image.reference,
             user,
@@ -140,6 +154,9 @@ impl Container {
             read_only: overrides.read_only,
             stdio: overrides.stdio,
             max_starts: Some(1),
+            must_run: overrides.must_run,
+            after: Vec::new(),
+            limits: overrides.limits,
         })
     }
 }

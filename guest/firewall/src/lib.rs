@@ -59,73 +59,25 @@
 mod error;
 mod expression;
 mod netlink;
-mod network;
 mod ruleset;
 
 use std::{
-    fmt,
     net::{IpAddr, Ipv4Addr},
-    ops::RangeInclusive,
     os::fd::OwnedFd,
 };
 
+pub use caveau_group::{
+    Destination, IpNetwork, Listener, MAX_DESTINATIONS, MAX_LISTENERS, NetworkError, NetworkRules as Rules, Protocol,
+};
 pub use error::FirewallError;
-pub use network::{IpNetwork, NetworkError};
-
-/// Most entries of [`Rules::listen`].
-pub const MAX_LISTENERS: usize = 256;
-/// Most entries of [`Rules::connect`].
-pub const MAX_DESTINATIONS: usize = 256;
 
 /// The resolver of QEMU's user network; [`resolver`] makes the destinations that using it takes.
 pub const QEMU_RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3));
 
-/// What a policy allows on the network; everything else is dropped.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Where others may connect to.
-    pub listen: Vec<Listener>,
-    /// Where the guest may connect to. Resolvers are not implied.
-    pub connect: Vec<Destination>,
-}
-
-/// A port that others may connect to, from any address, by IPv4 and IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Listener {
-    /// Of this protocol.
-    pub protocol: Protocol,
-    /// Not 0.
-    pub port: u16,
-}
-
-/// Addresses, and what at them, that the guest may connect to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Destination {
-    /// The addresses.
-    pub network: IpNetwork,
-    /// By this protocol. None: by TCP and UDP where `ports` is given, else by every protocol, ICMP's echo included.
-    pub protocol: Option<Protocol>,
-    /// The ports there, at least one. None: all.
-    pub ports: Option<RangeInclusive<u16>>,
-}
-
-/// A protocol that has ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    /// RFC 9293.
-    Tcp,
-    /// RFC 768.
-    Udp,
-}
-
-/// What a resolver at `address` is asked by: port 53, by UDP, and by TCP for long answers.
+/// What a resolver at `address` is asked by.
 #[must_use]
 pub fn resolver(address: IpAddr) -> [Destination; 2] {
-    [Protocol::Udp, Protocol::Tcp].map(|protocol| Destination {
-        network: IpNetwork::host(address),
-        protocol: Some(protocol),
-        ports: Some(53..=53),
-    })
+    Rules::resolver(address)
 }
 
 /// Rules in force. While it lives, the kernel lets nobody else change or remove them. Dropped, the rules stay in force, but
@@ -168,37 +120,10 @@ fn check(rules: &Rules) -> Result<(), FirewallError> {
     Ok(())
 }
 
-impl fmt::Display for Protocol {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        })
-    }
-}
-
-impl fmt::Display for Listener {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} port {}", self.protocol, self.port)
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.network)?;
-        if let Some(protocol) = self.protocol {
-            write!(formatter, " {protocol}")?;
-        }
-        match &self.ports {
-            Some(ports) if ports.start() == ports.end() => write!(formatter, " port {}", ports.start()),
-            Some(ports) => write!(formatter, " ports {}-{}", ports.start(), ports.end()),
-            None => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
+
     use super::*;
 
     fn destination(text: &str, ports: Option<RangeInclusive<u16>>) -> Destination {

@@ -8,7 +8,6 @@ use crate::{
         Header, Is, Meta, Verdict, compare, load_meta, load_payload, load_state, mask, nest, number, text, verdict,
     },
     netlink::Message,
-    network::{mask_v4, mask_v6},
 };
 
 /// Name of the table.
@@ -113,13 +112,11 @@ impl Match {
 
     /// Destination addresses: at byte 16 of IPv4's header, 24 of IPv6's.
     fn to(self, network: IpNetwork) -> Self {
-        let (family, offset, address, ones) = match network.address() {
-            IpAddr::V4(address) => {
-                (NFPROTO_IPV4, 16, address.octets().to_vec(), mask_v4(network.prefix()).to_be_bytes().to_vec())
+        let (family, offset, address, ones) = match (network.address(), network.mask()) {
+            (IpAddr::V4(address), IpAddr::V4(mask)) => {
+                (NFPROTO_IPV4, 16, address.octets().to_vec(), mask.octets().to_vec())
             }
-            IpAddr::V6(address) => {
-                (NFPROTO_IPV6, 24, address.octets().to_vec(), mask_v6(network.prefix()).to_be_bytes().to_vec())
-            }
+            (address, mask) => (NFPROTO_IPV6, 24, octets_v6(address).to_vec(), octets_v6(mask).to_vec()),
         };
         let of_family = self.meta(Meta::Family, &[family]);
         if network.prefix() == 0 {
@@ -258,6 +255,14 @@ fn destination(destination: &Destination) -> Vec<Message> {
         of.accept(Chain::Output, format!("destination {destination} by {protocol}"))
     };
     protocols.into_iter().map(rule).collect()
+}
+
+/// The octets of an IPv6 address.
+fn octets_v6(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
 }
 
 fn number_of(protocol: Protocol) -> u8 {

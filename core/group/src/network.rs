@@ -1,10 +1,9 @@
 //! Networks as policies write them: an address and the length of its prefix.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    str::FromStr,
-};
+use core::net::{IpAddr, Ipv6Addr};
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Addresses that share a prefix, as "10.0.0.0/8" or "fd00::/8". Beyond the prefix all bits are zero. No IPv4 address written as
 /// IPv6 (`::ffff:0:0/96`), since no packet has one.
@@ -49,12 +48,12 @@ pub enum NetworkError {
 
 impl IpNetwork {
     /// Every IPv6 address.
-    pub(crate) const ALL_V6: Self = Self { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), prefix: 0 };
+    pub const ALL_V6: Self = Self { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), prefix: 0 };
     /// Addresses that mean something on one link only (RFC 4291, 2.5.6).
-    pub(crate) const LINK_LOCAL: Self =
+    pub const LINK_LOCAL: Self =
         Self { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), prefix: 10 };
     /// Groups of one link, neighbours who are looked for among them (RFC 4291, 2.7).
-    pub(crate) const LINK_GROUPS: Self =
+    pub const LINK_GROUPS: Self =
         Self { address: IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0)), prefix: 16 };
 
     /// The network with this prefix, in bits.
@@ -95,6 +94,15 @@ impl IpNetwork {
         self.prefix
     }
 
+    /// The prefix as an address: ones, then zeros.
+    #[must_use]
+    pub fn mask(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(_) => IpAddr::V4(mask_v4(self.prefix).into()),
+            IpAddr::V6(_) => IpAddr::V6(mask_v6(self.prefix).into()),
+        }
+    }
+
     /// Whether the address is in the network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -116,12 +124,12 @@ fn masked(address: IpAddr, prefix: u8) -> IpAddr {
 }
 
 /// `prefix` ones, from the top.
-pub(crate) fn mask_v4(prefix: u8) -> u32 {
+fn mask_v4(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32u32.saturating_sub(prefix.into())).unwrap_or(0)
 }
 
 /// `prefix` ones, from the top.
-pub(crate) fn mask_v6(prefix: u8) -> u128 {
+fn mask_v6(prefix: u8) -> u128 {
     u128::MAX.checked_shl(128u32.saturating_sub(prefix.into())).unwrap_or(0)
 }
 
@@ -134,6 +142,18 @@ impl FromStr for IpNetwork {
         // What the number prints as is the one way to write it: no sign, no leading zero.
         let number = prefix.parse::<u8>().ok().filter(|number| number.to_string() == prefix);
         Self::new(address, number.ok_or_else(|| NetworkError::Prefix(shortened(text), width(address)))?)
+    }
+}
+
+impl Serialize for IpNetwork {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for IpNetwork {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -208,6 +228,7 @@ mod tests {
         {
             assert_eq!(network.contains(address.parse().unwrap()), inside, "{address}");
         }
+        assert_eq!(network.mask().to_string(), "255.128.0.0");
         assert_eq!(IpNetwork::host("::ffff:10.0.0.1".parse().unwrap()).to_string(), "10.0.0.1/32");
     }
 
