@@ -38,12 +38,16 @@ pub enum Field {
     Layers,
     /// Ledgers that a trust list vouches for.
     Ledgers,
+    /// Bounds on memory, processor time and processes.
+    Limits,
     /// Mounts.
     Mounts,
     /// The name that a fragment's rules take.
     Namespace,
     /// `no_new_privileges`.
     NoNewPrivileges,
+    /// Which container is started before which.
+    Order,
     /// The policy itself does not say it.
     Policy,
     /// Privileged or not.
@@ -90,9 +94,11 @@ impl fmt::Display for Field {
             Self::Issuer => "issuer",
             Self::Layers => "layers",
             Self::Ledgers => "ledgers",
+            Self::Limits => "limits",
             Self::Mounts => "mounts",
             Self::Namespace => "namespace",
             Self::NoNewPrivileges => "no new privileges",
+            Self::Order => "order",
             Self::Policy => "policy",
             Self::Privileged => "privileged",
             Self::ReadOnly => "read-only root",

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use caveau_group::{Container, EnvRule, Group, IdName, Mount, Permissions, User};
+use caveau_group::{Container, EnvRule, Group, IdName, Mount, NetworkRules, Permissions, User};
 use serde_json::{Map, Value, json};
 
-use crate::point::{API_VERSION, FRAMEWORK_VERSION, Point};
+use crate::{
+    model::ContainerExtension,
+    point::{API_VERSION, FRAMEWORK_VERSION, Point},
+};
 
 /// The policy that admits exactly this group: `package policy`, versions, containers, flags, and a rule for every
 /// enforcement point that leaves it to the framework. Equal groups give equal texts.
@@ -17,7 +20,7 @@ pub fn generate(group: &Group) -> String {
     text.push('\n');
     define(&mut text, "containers", &group.containers.iter().map(container).collect());
     text.push('\n');
-    flags(&mut text, &group.permissions);
+    flags(&mut text, &group.permissions, group.network.as_ref());
     text.push('\n');
     for point in Point::ALL {
         line(&mut text, &format!("{point} := data.framework.{point}"));
@@ -26,7 +29,7 @@ pub fn generate(group: &Group) -> String {
     text
 }
 
-fn flags(text: &mut String, permissions: &Permissions) {
+fn flags(text: &mut String, permissions: &Permissions, network: Option<&NetworkRules>) {
     let Permissions {
         capability_dropping,
         dump_stacks,
@@ -47,16 +50,14 @@ fn flags(text: &mut String, permissions: &Permissions) {
     ] {
         define(text, name, &json!(value));
     }
-    define(text, "caveau", &json!({"memory_scratch": memory_scratch}));
+    let mut extension = Map::new();
+    extension.insert("memory_scratch".to_owned(), json!(memory_scratch));
+    extension.extend(network.map(|rules| ("network".to_owned(), json!(rules))));
+    define(text, "caveau", &Value::Object(extension));
 }
 
 fn container(container: &Container) -> Value {
     let sets = &container.capabilities;
-    let mut extension = Map::new();
-    extension.insert("read_only_root".to_owned(), json!(container.read_only));
-    if let Some(max_starts) = container.max_starts {
-        extension.insert("max_starts".to_owned(), json!(max_starts));
-    }
     let exec = container.exec.iter().map(|exec| json!({"command": exec.command, "signals": exec.signals}));
     json!({
         "allow_elevated": container.privileged,
@@ -68,7 +69,7 @@ fn container(container: &Container) -> Value {
             "inheritable": sets.inheritable,
             "permitted": sets.permitted,
         },
-        "caveau": extension,
+        "caveau": extension(container),
         "command": container.command,
         "env_rules": container.env.iter().map(env_rule).collect::<Vec<_>>(),
         "exec_processes": exec.collect::<Vec<_>>(),
@@ -82,6 +83,20 @@ fn container(container: &Container) -> Value {
         "user": user(&container.user),
         "working_dir": container.working_dir,
     })
+}
+
+/// What Caveau adds to it.
+fn extension(container: &Container) -> ContainerExtension {
+    ContainerExtension {
+        max_starts: container.max_starts,
+        read_only_root: container.read_only,
+        must_run: container.must_run,
+        after: container.after.clone(),
+        required_mounts: container.required_mounts.clone(),
+        memory_bytes: container.limits.memory_bytes,
+        cpu_millis: container.limits.cpu_millis,
+        pids: container.limits.pids,
+    }
 }
 
 fn env_rule(rule: &EnvRule) -> Value {

@@ -82,14 +82,14 @@ pub use amendment::{AmendError, Amendment, Edit, Step};
 pub use denial::{Candidate, Denial, Detail, Field, MAX_CANDIDATES, Reason};
 pub use digest::{HostData, PolicyDigest};
 pub use document::MAX_TEXT;
-pub use enforcer::{Answer, Enforcer, Granted, Kept, Outcome, Pending, Permit};
+pub use enforcer::{Answer, Enforcer, Granted, Kept, NotStarted, Outcome, PAST_NETWORK_RULES, Pending, Permit};
 pub use error::PolicyError;
 pub use fragment::{LedgerKey, LedgerKeys};
 pub use generate::{generate, value_text};
 pub use open_points::open_points;
 pub use permitted::{
-    CreateContainer, DumpStacks, ExecProcess, LoadFragment, LoadTrustList, MountDisk, MountLayer, MountOverlay,
-    MountScratch, ReadProperties, RuntimeLogging, ShutdownContainer, SignalProcess, UnmountDisk, UnmountLayer,
+    Attest, CreateContainer, DumpStacks, ExecProcess, LoadFragment, LoadTrustList, MountDisk, MountLayer, MountOverlay,
+    MountScratch, ReadProperties, RuntimeLogging, ShutdownContainer, SignalProcess, StartContainer, UnmountDisk, UnmountLayer,
     UnmountOverlay, UnmountScratch,
 };
 pub use platform::Platform;

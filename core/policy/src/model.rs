@@ -2,6 +2,7 @@
 //!
 //! A field that a document leaves out is kept as absent, not filled in: what a policy does not say matches nothing.
 
+mod extension;
 mod fragments;
 
 use std::sync::OnceLock;
@@ -9,8 +10,11 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-pub(crate) use self::fragments::Included;
-pub use self::fragments::{FragmentRule, PlatformRule, TrustListRule};
+pub(crate) use self::{extension::check as check_extensions, fragments::Included};
+pub use self::{
+    extension::{ContainerExtension, PolicyExtension},
+    fragments::{FragmentRule, PlatformRule, TrustListRule},
+};
 use crate::{pattern::Pattern, request::Capabilities, version::Version};
 
 /// A container that may run.
@@ -73,27 +77,6 @@ pub struct Container {
     /// Whether a fragment brought it, so that no edit of the policy's document reaches it.
     #[serde(skip)]
     pub(crate) of_fragment: bool,
-}
-
-/// What Caveau adds to a container: bounds only, so that an engine that ignores them allows more, never something else.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ContainerExtension {
-    /// How often it may be started in the group's life; absent is without bound.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_starts: Option<u32>,
-    /// Whether its root file system must be read-only.
-    #[serde(default)]
-    pub read_only_root: bool,
-}
-
-/// What Caveau adds to a policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyExtension {
-    /// Whether scratch space may be in the guest's memory.
-    #[serde(default)]
-    pub memory_scratch: bool,
 }
 
 /// Reads a field that is there, be it `null`.

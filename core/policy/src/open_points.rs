@@ -12,6 +12,7 @@ pub fn open_points(policy: &Policy) -> Vec<String> {
     hand_written(policy, &mut points);
     flags(policy, &mut points);
     fragments(policy, &mut points);
+    network(policy, &mut points);
     for container in policy.containers() {
         of_container(container, &mut points);
     }
@@ -101,6 +102,16 @@ fn fragments(policy: &Policy, points: &mut Vec<String>) {
     }
 }
 
+fn network(policy: &Policy, points: &mut Vec<String>) {
+    let Some(rules) = policy.network() else { return };
+    let listed = |items: Vec<String>| if items.is_empty() { "nothing".to_owned() } else { items.join(", ") };
+    points.push(format!(
+        "On the network, others can connect to {}; containers can connect to {}. All of it passes through the host.",
+        listed(rules.listen.iter().map(ToString::to_string).collect()),
+        listed(rules.connect.iter().map(ToString::to_string).collect())
+    ));
+}
+
 fn of_container(container: &Container, points: &mut Vec<String>) {
     let name = container.label();
     let mut say = |sentence: String| points.push(format!("Container {name}: {sentence}"));
@@ -122,7 +133,8 @@ fn of_container(container: &Container, points: &mut Vec<String>) {
     if container.no_new_privileges == Some(false) {
         say("its processes can gain privileges from set-user-ID programs of the image.".to_owned());
     }
-    let mounts: Vec<_> = container.mounts.iter().flatten().filter_map(|mount| mount.destination.as_deref()).collect();
+    let mounts = container.mounts.iter().flatten().filter_map(|mount| mount.destination.as_deref());
+    let mounts: Vec<_> = mounts.filter(|place| container.required_mounts().iter().all(|other| other != place)).collect();
     if !mounts.is_empty() {
         say(format!("the host can leave out its mounts ({}); writes there then go to scratch.", mounts.join(", ")));
     }
@@ -136,9 +148,17 @@ fn of_container(container: &Container, points: &mut Vec<String>) {
     if container.caveau.as_ref().is_none_or(|extension| extension.max_starts.is_none()) {
         say("it can be started any number of times, also side by side.".to_owned());
     }
-    say("the host decides whether and when it is started and ended, how much memory and processor time it gets, and its \
-        host name."
-        .to_owned());
+    let limits = container.limits();
+    let most = |text: &str, bound: Option<String>| bound.map_or_else(|| text.to_owned(), |most| format!("{text} ({most} at most)"));
+    say(format!(
+        "the host decides {} it is started and ended, how much {} and {} it gets, and its host name.",
+        if container.must_run() { "when" } else { "whether and when" },
+        most("memory", limits.memory_bytes.map(|bytes| format!("{bytes} bytes"))),
+        most("processor time", limits.cpu_millis.map(|millis| format!("{millis} thousandths of a processor")))
+    ));
+    if container.must_run() {
+        say("that it was started stands behind all evidence of the group; that it still runs does not.".to_owned());
+    }
 }
 
 /// Signals by name, as a list in a sentence.

@@ -1,6 +1,6 @@
 //! What a [`crate::Permit`] can be for. Having one of these means nothing; having a permit for it does.
 
-use caveau_group::RootHash;
+use caveau_group::{Limits, RootHash};
 
 use crate::request::{Capabilities, IdName, Medium, Mount};
 
@@ -107,9 +107,22 @@ pub struct CreateContainer {
     pub seccomp_profile_sha256: String,
     /// Whether its root file system must be read-only.
     pub read_only_root: bool,
+    /// Bounds to set: of request and policy the tighter ones.
+    pub limits: Limits,
     /// Whether the host gets the streams; without, they lead nowhere.
     pub stdio: bool,
 }
+
+/// Let a container's program go, which was made before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartContainer {
+    /// The container.
+    pub container_id: String,
+}
+
+/// Make evidence of the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attest;
 
 /// Run a further process in a container, exactly so.
 #[derive(Clone, Debug, PartialEq, Eq)]

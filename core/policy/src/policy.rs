@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use caveau_group::NetworkRules;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ use crate::{
     digest::PolicyDigest,
     document::{Document, RuleKind},
     error::PolicyError,
-    model::{Container, ExternalProcess, FragmentRule, PlatformRule, PolicyExtension, TrustListRule},
+    model::{self, Container, ExternalProcess, FragmentRule, PlatformRule, PolicyExtension, TrustListRule},
     point::{FRAMEWORK_VERSION, Point},
     version::Version,
 };
@@ -35,6 +36,8 @@ pub struct Policy {
     pub(crate) trust_lists: Vec<TrustListRule>,
     pub(crate) flags: Flags,
     pub(crate) extension: PolicyExtension,
+    /// Containers by their names, but for names that more than one has: their places in the document.
+    pub(crate) named: BTreeMap<String, usize>,
     pub(crate) rules: BTreeMap<Point, RuleKind>,
     /// Kept for the rules that Rego answers; absent where there are none.
     pub(crate) document: Option<Document>,
@@ -75,6 +78,8 @@ impl Policy {
             container.ordinal = Some(ordinal);
             container.own_env_rules = container.env_rules.as_ref().map_or(0, Vec::len);
         }
+        let named = model::check_extensions(&raw)
+            .map_err(|error| PolicyError::Malformed { object: "containers", error })?;
         let layers = raw.iter().flat_map(|container| container.layers.iter().flatten()).cloned().collect();
         let rules: BTreeMap<_, _> =
             Point::ALL.iter().filter_map(|point| Some((*point, document.rule(*point)?))).collect();
@@ -105,6 +110,7 @@ impl Policy {
             trust_lists: trust_lists(&mut document, framework_version)?,
             flags: flags(&mut document, framework_version)?,
             extension: typed(&mut document, "caveau")?.unwrap_or_default(),
+            named,
             text: (!written && !fragments.is_empty()).then(|| text.into()),
             fragments,
             document: written.then_some(document),
@@ -172,6 +178,12 @@ impl Policy {
         self.flags
     }
 
+    /// What the group may do on the network; absent is anything.
+    #[must_use]
+    pub fn network(&self) -> Option<&NetworkRules> {
+        self.extension.network.as_ref()
+    }
+
     /// The same policy without what Rego answers, to try changes of it.
     pub(crate) fn without_document(&self) -> Self {
         Self {
@@ -188,6 +200,7 @@ impl Policy {
             trust_lists: self.trust_lists.clone(),
             flags: self.flags,
             extension: self.extension.clone(),
+            named: self.named.clone(),
             rules: self.rules.clone(),
             document: None,
             text: None,

@@ -6,6 +6,7 @@
 
 mod fragments;
 
+use caveau_group::Limits;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -190,6 +191,9 @@ pub struct CreateContainer {
     /// Whether its root file system is read-only. Not in the reference engine: compared with a container's `caveau` object.
     #[serde(default, skip_serializing_if = "is_false")]
     pub read_only_root: bool,
+    /// Bounds that it gets. Not in the reference engine: compared with a container's `caveau` object.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 /// For serde: the reference engine does not know the field.

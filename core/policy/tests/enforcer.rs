@@ -29,7 +29,7 @@ fn image() -> ImageParts {
 }
 
 fn group(overrides: Overrides) -> Group {
-    Group { containers: vec![Container::from_image(image(), overrides).unwrap()], permissions: Permissions::default() }
+    Group::new(vec![Container::from_image(image(), overrides).unwrap()], Permissions::default()).unwrap()
 }
 
 fn enforcer(text: &str) -> Enforcer {
@@ -80,6 +80,7 @@ fn create(id: &str) -> request::CreateContainer {
         seccomp_profile_sha256: Seccomp::docker_default(&caveau_group::Capability::docker_defaults().collect())
             .sha256(),
         read_only_root: false,
+        limits: caveau_group::Limits::default(),
     }
 }
 

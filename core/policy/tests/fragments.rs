@@ -122,6 +122,7 @@ fn create(id: &str, command: &[&str], env: &[&str]) -> request::CreateContainer 
         },
         seccomp_profile_sha256: String::new(),
         read_only_root: false,
+        limits: caveau_group::Limits::default(),
     }
 }
 

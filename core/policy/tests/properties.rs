@@ -41,6 +41,7 @@ fn request_for(container: &Container) -> request::CreateContainer {
         capabilities: serde_json::from_value(capabilities).unwrap(),
         seccomp_profile_sha256: container.seccomp.as_ref().map_or_else(String::new, |profile| profile.sha256()),
         read_only_root: container.read_only,
+        limits: container.limits,
     }
 }
 

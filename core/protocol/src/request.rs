@@ -20,7 +20,7 @@ pub struct RequestEnvelope {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", content = "args", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AgentRequest {
-    /// A report over the caller's nonce, with the certificates that the TEE offers.
+    /// A report over the caller's nonce, with the certificates that the TEE offers; not before all was started that must run.
     Attest {
         /// Fresh bytes of whoever wants the proof.
         nonce: Nonce,
@@ -94,7 +94,7 @@ pub enum AgentRequest {
         /// The signal's number, 1 to 64.
         signal: u8,
     },
-    /// Starts a created container.
+    /// Starts a created container, unless the policy wants others started first.
     StartContainer {
         /// The container.
         container: ContainerId,
@@ -253,7 +253,7 @@ pub struct CreateContainer {
     /// OCI `linux.seccomp` object as JSON text; absent for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<String>,
-    /// Bounds on what it uses. They protect its neighbours and are not the policy's matter.
+    /// Bounds on what it uses. A policy may have some that must not be exceeded; the tighter ones are set.
     pub limits: Limits,
 }
 

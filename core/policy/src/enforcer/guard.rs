@@ -1,7 +1,7 @@
 //! What holds under every policy, an open one too: identifiers are of their form and used once, what is in use is not taken
 //! away, and a guest that lost track of its mounts mounts nothing more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     denial::{Denial, Field, Reason},
@@ -15,12 +15,27 @@ use crate::{
 pub(super) struct Guard {
     /// Mounted overlays: container identifier to its layers' places.
     overlays: BTreeMap<String, Vec<String>>,
-    /// Living containers: identifier to whether the host gets the streams.
-    living: BTreeMap<String, bool>,
+    /// Living containers, by identifier.
+    living: BTreeMap<String, Life>,
+    /// Places of the policy's containers whose programs were let go.
+    started: BTreeSet<usize>,
     /// What could not be unmounted.
     broken: Option<String>,
     /// Keys that receipts of ledgers may verify with.
     ledgers: Ledgers,
+}
+
+/// What is known of a container that lives.
+#[derive(Clone, Debug)]
+pub(super) struct Life {
+    /// Whether the host gets the streams.
+    pub(super) stdio: bool,
+    /// The place of the policy's container that it counts for, where that is known.
+    pub(super) place: Option<usize>,
+    /// Names of the containers that must be started before it.
+    pub(super) after: BTreeSet<String>,
+    /// Its name for people.
+    pub(super) label: String,
 }
 
 /// A change of it.
@@ -36,7 +51,10 @@ pub(super) enum Change {
     },
     Start {
         id: String,
-        stdio: bool,
+        life: Life,
+    },
+    LetGo {
+        id: String,
     },
     End {
         id: String,
@@ -58,9 +76,10 @@ impl Guard {
             Change::RemoveOverlay { id } => {
                 self.overlays.remove(&id);
             }
-            Change::Start { id, stdio } => {
-                self.living.insert(id, stdio);
+            Change::Start { id, life } => {
+                self.living.insert(id, life);
             }
+            Change::LetGo { id } => self.started.extend(self.living.get(&id).and_then(|life| life.place)),
             Change::End { id } => {
                 self.living.remove(&id);
             }
@@ -137,11 +156,20 @@ impl Guard {
         Err(denial(Point::CreateContainer, Field::ContainerId, "one whose overlay is mounted", id))
     }
 
-    /// Checks that a container was started and not shut down; whether the host gets its streams.
+    /// Whether the program of the policy's container in this place was let go.
+    pub(super) fn was_started(&self, place: usize) -> bool {
+        self.started.contains(&place)
+    }
+
+    /// Checks that a container was made and not shut down; whether the host gets its streams.
     pub(super) fn check_container_lives(&self, point: Point, id: &str) -> Result<bool, Denial> {
+        self.check_lives(point, id).map(|life| life.stdio)
+    }
+
+    /// Checks that a container was made and not shut down.
+    pub(super) fn check_lives(&self, point: Point, id: &str) -> Result<&Life, Denial> {
         self.living
             .get(id)
-            .copied()
             .ok_or_else(|| denial(point, Field::ContainerId, "a container that was started and not shut down", id))
     }
 }

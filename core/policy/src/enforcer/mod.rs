@@ -12,15 +12,18 @@
 //! is never settled closes the gate for good.
 
 mod answer;
+mod extension;
 mod fragments;
 mod guard;
 mod journal;
 mod permit;
 
 pub(crate) use answer::{RuleAnswer, ask, contents, reason};
+pub use extension::{NotStarted, PAST_NETWORK_RULES};
 pub use journal::Kept;
 pub use permit::Permit;
 
+use caveau_group::Limits;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -232,7 +235,8 @@ impl Enforcer {
         Ok(self.grant(permitted::UnmountOverlay { target: target.clone() }, verdict, change, Some(target)))
     }
 
-    /// May this container be made and started? Its overlay must be mounted, and every field must be the policy's.
+    /// May this container be made? Its overlay must be mounted, and every field must be the policy's. It counts as started;
+    /// that its program is let go is asked for by [`Self::start_container`].
     ///
     /// # Errors
     /// A [`Denial`].
@@ -243,8 +247,11 @@ impl Enforcer {
         guard::check_container_id(point, &request.container_id)?;
         self.guard.check_overlay_mounted(&request.container_id)?;
         let verdict = self.decide(point, Request::CreateContainer(request), request)?;
-        let permit = permitted_container(request, &verdict);
-        let change = guard::Change::Start { id: permit.container_id.clone(), stdio: permit.stdio };
+        let possible = self.possible(&verdict, &request.container_id);
+        let permit = permitted_container(request, &verdict, extension::limits(&possible));
+        self.check_network(point, &permit.capabilities, permit.privileged)?;
+        let life = self.life(&possible, permit.stdio);
+        let change = guard::Change::Start { id: permit.container_id.clone(), life };
         Ok(self.grant(permit, verdict, change, None))
     }
 
@@ -269,6 +276,7 @@ impl Enforcer {
             capabilities: answer::kept_capabilities(&request.capabilities, verdict.capabilities.as_ref()),
             stdio,
         };
+        self.check_network(point, &permit.capabilities, false)?;
         Ok(self.grant(permit, verdict, guard::Change::Nothing, None))
     }
 
@@ -421,8 +429,12 @@ impl Enforcer {
     }
 }
 
-/// What is permitted of a requested container.
-fn permitted_container(request: &request::CreateContainer, verdict: &Verdict) -> permitted::CreateContainer {
+/// What is permitted of a requested container, with the policy's bounds.
+fn permitted_container(
+    request: &request::CreateContainer,
+    verdict: &Verdict,
+    bounds: Limits,
+) -> permitted::CreateContainer {
     let request = request.clone();
     permitted::CreateContainer {
         rootfs: Platform::overlay_target(&request.container_id),
@@ -441,5 +453,6 @@ fn permitted_container(request: &request::CreateContainer, verdict: &Verdict) ->
         umask: request.umask,
         seccomp_profile_sha256: request.seccomp_profile_sha256,
         read_only_root: request.read_only_root,
+        limits: request.limits.tightened(bounds),
     }
 }

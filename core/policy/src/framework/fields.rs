@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use caveau_group::Limits;
+
 use super::{Framework, capabilities::same_members};
 use crate::{
     denial::{Detail, Field, Reason, quoted},
@@ -43,7 +45,7 @@ const HUGE_PAGES: &str = "hugepages://";
 const SHARE: &str = "plan9://";
 
 /// Fields that a new container is compared by, before environment and capabilities.
-const CREATE_FIELDS: [Field; 9] = [
+const CREATE_FIELDS: [Field; 10] = [
     Field::NoNewPrivileges,
     Field::User,
     Field::Privileged,
@@ -53,6 +55,7 @@ const CREATE_FIELDS: [Field; 9] = [
     Field::Seccomp,
     Field::Devices,
     Field::ReadOnly,
+    Field::Limits,
 ];
 
 /// The same for a further process.
@@ -75,10 +78,15 @@ impl Framework<'_> {
             Field::Privileged => container.allow_elevated.is_some_and(|allowed| allowed || !request.privileged),
             Field::WorkingDir => container.working_dir.as_ref() == Some(&request.working_dir),
             Field::Command => container.command.as_ref() == Some(&request.arg_list),
-            Field::Mounts => self.stray_mounts(container, request).next().is_none() && container.mounts_stated(),
+            Field::Mounts => {
+                self.stray_mounts(container, request).next().is_none()
+                    && missing_mounts(container, request).next().is_none()
+                    && container.mounts_stated()
+            }
             Field::Seccomp => container.seccomp_profile_sha256.as_ref() == Some(&request.seccomp_profile_sha256),
             Field::Devices => request.devices.is_empty(),
             Field::ReadOnly => request.read_only_root || !container.must_be_read_only(),
+            Field::Limits => request.limits.within(container.limits()),
             _ => false,
         }
     }
@@ -154,10 +162,8 @@ impl Framework<'_> {
     pub(super) fn create_reason(&self, field: Field, container: &Container, request: &CreateContainer) -> Reason {
         let (expected, got) = match field {
             Field::Privileged => ("false".to_owned(), request.privileged.to_string()),
-            Field::Mounts => (
-                quoted(container.mounts.iter().flatten().map(shown_rule)),
-                quoted(self.stray_mounts(container, request).map(shown_mount)),
-            ),
+            Field::Mounts => self.shown_mounts(container, request),
+            Field::Limits => (shown_limits(container.limits()), shown_limits(request.limits)),
             Field::Seccomp => {
                 let hash = |hash: &str| if hash.is_empty() { "none".to_owned() } else { hash.to_owned() };
                 let expected = container.seccomp_profile_sha256.as_deref().map_or_else(unsaid, hash);
@@ -173,6 +179,16 @@ impl Framework<'_> {
             }
         };
         Reason { container: Some(container.label()), ..Reason::new(field, expected, got) }
+    }
+
+    /// The mounts that are wrong: ones that the container may not have, or else ones that it must have and that are missing.
+    fn shown_mounts(&self, container: &Container, request: &CreateContainer) -> (String, String) {
+        let stray: Vec<_> = self.stray_mounts(container, request).map(shown_mount).collect();
+        if stray.is_empty() {
+            let missing = quoted(missing_mounts(container, request));
+            return (format!("mounts on {}", quoted(container.required_mounts())), format!("none on {missing}"));
+        }
+        (quoted(container.mounts.iter().flatten().map(shown_rule)), quoted(stray))
     }
 
     /// How a further process differs from what a container allows in a field.
@@ -204,6 +220,25 @@ fn process_reason(field: Field, container: &Container, process: Process<'_>) -> 
         }
     };
     Reason { field, expected: Detail::plain(expected), got: Detail::plain(got), container: Some(container.label()) }
+}
+
+/// Where the container must have a mount and the request has none.
+pub(super) fn missing_mounts<'c>(
+    container: &'c Container,
+    request: &'c CreateContainer,
+) -> impl Iterator<Item = &'c String> {
+    let there = move |place: &String| request.mounts.iter().any(|mount| mount.destination == *place);
+    container.required_mounts().iter().filter(move |place| !there(place))
+}
+
+fn shown_limits(limits: Limits) -> String {
+    let Limits { memory_bytes, cpu_millis, pids } = limits;
+    let shown = [
+        memory_bytes.map(|bytes| format!("memory of {bytes} bytes")),
+        cpu_millis.map(|millis| format!("{millis} thousandths of a processor")),
+        pids.map(|pids| format!("{pids} processes")),
+    ];
+    shown.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn unsaid() -> String {

@@ -8,7 +8,11 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{Framework, environment, fields::Candidate as _, lifecycle, mounts};
+use super::{
+    Framework, environment,
+    fields::{self, Candidate as _},
+    lifecycle, mounts,
+};
 use crate::{
     denial::Field,
     model::{Container, EnvRule, ExternalProcess},
@@ -167,6 +171,7 @@ impl Framework<'_> {
         let differs = |field: Field| known.iter().all(|c| self.create_differences(c, request).any(|f| f == field));
         for (field, error) in [
             (Field::Command, "invalid command"),
+            (Field::Limits, "limits above the policy's"),
             (Field::NoNewPrivileges, "invalid noNewPrivileges"),
             (Field::Privileged, "privileged escalation not allowed"),
             (Field::ReadOnly, "root file system must be read-only"),
@@ -174,8 +179,9 @@ impl Framework<'_> {
             (Field::User, "invalid user"),
             (Field::WorkingDir, "invalid working directory"),
         ] {
-            // A container of another engine's state says nothing of a read-only root.
-            note(errors, differs(field) && (field != Field::ReadOnly || !known.is_empty()), error);
+            // A container of another engine's state says nothing of a read-only root or of bounds.
+            let ours = matches!(field, Field::Limits | Field::ReadOnly);
+            note(errors, differs(field) && (!ours || !known.is_empty()), error);
         }
         note(errors, !request.devices.is_empty(), "devices not supported");
         let stray = |mount: &&crate::request::Mount| {
@@ -183,6 +189,8 @@ impl Framework<'_> {
         };
         let mounts: Vec<_> = request.mounts.iter().filter(stray).map(|mount| mount.destination.as_str()).collect();
         note(errors, !mounts.is_empty(), &format!("invalid mount list: {}", mounts.join(",")));
+        let lacks = |container: &Arc<Container>| fields::missing_mounts(container, request).next().is_some();
+        note(errors, !known.is_empty() && known.iter().all(lacks), "required mount missing");
         stray_variables(known.iter().map(|container| container.env_rules()), &request.env_list, errors);
         if started {
             return;

@@ -9,8 +9,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde_json::{Value, json};
 
 use self::edits::{
-    UniqueEdits, amended_container, env_differences, in_container, required_edits, set_flag, signal_draft, stray_edits,
-    user_edits,
+    UniqueEdits, amended_container, env_differences, in_container, limits_edits, required_edits, required_mounts_edit,
+    set_flag, signal_draft, stray_edits, user_edits,
 };
 use super::{Framework, mounts};
 use crate::{
@@ -309,8 +309,9 @@ impl Framework<'_> {
                 let edits = mounts
                     .by_ref()
                     .map(|mount| (!mount.destination.is_empty()).then(|| Edit::append(&path, json!(mount))));
-                edits.collect()
+                edits.chain(required_mounts_edit(container, request)).collect()
             }
+            Field::Limits => limits_edits(container, request),
             _ => None,
         }
     }

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    super::{environment, fields::Candidate as _, lifecycle},
+    super::{
+        environment,
+        fields::{Candidate as _, missing_mounts},
+        lifecycle,
+    },
     Draft,
 };
 use crate::{
@@ -13,7 +17,7 @@ use crate::{
     denial::{Field, Reason},
     model::{Container, UserRule},
     policy::Policy,
-    request::{IdName, SignalContainerProcess},
+    request::{CreateContainer, IdName, SignalContainerProcess},
 };
 
 /// Edits, each once.
@@ -48,6 +52,37 @@ pub(super) fn amended_container(container: &Container, below: &[Step], edit: &Ed
     amended.own_env_rules = container.own_env_rules;
     amended.of_fragment = container.of_fragment;
     Some(amended)
+}
+
+/// Takes from the mounts that must be there those that are not, if any; the inner one is absent where nothing can be edited.
+pub(super) fn required_mounts_edit(container: &Container, request: &CreateContainer) -> Option<Option<Edit>> {
+    missing_mounts(container, request).next()?;
+    let left: Vec<_> = container
+        .required_mounts()
+        .iter()
+        .filter(|place| !missing_mounts(container, request).any(|missing| missing == *place))
+        .collect();
+    let path = in_container(container, "caveau").map(|path| [path, vec!["required_mounts".into()]].concat());
+    Some(path.map(|path| Edit::set(&path, json!(left))))
+}
+
+/// Raises each bound that the request is above to what it asks for.
+pub(super) fn limits_edits(container: &Container, request: &CreateContainer) -> Option<Vec<Edit>> {
+    let (most, asked) = (container.limits(), request.limits);
+    let raised = [
+        ("memory_bytes", most.memory_bytes, asked.memory_bytes),
+        ("cpu_millis", most.cpu_millis.map(u64::from), asked.cpu_millis.map(u64::from)),
+        ("pids", most.pids.map(u64::from), asked.pids.map(u64::from)),
+    ];
+    let above = raised.into_iter().filter_map(|(name, most, asked)| {
+        let (most, asked) = most.zip(asked)?;
+        (asked > most).then_some((name, asked))
+    });
+    let edit = |(name, asked): (&str, u64)| {
+        let path = [in_container(container, "caveau")?, vec![name.into()]].concat();
+        Some(Edit::set(&path, json!(asked)))
+    };
+    above.map(edit).collect()
 }
 
 pub(super) fn set_flag(policy: &mut Policy, path: &[Step], value: &Value) -> Option<()> {
