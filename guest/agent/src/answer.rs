@@ -1,6 +1,6 @@
 //! From what went wrong to what the host is told.
 
-use caveau_policy::Denial;
+use caveau_policy::{Denial, NotStarted};
 use caveau_protocol::{AgentError, AgentReply, ErrorKind};
 use caveau_runtime::RuntimeError;
 
@@ -42,6 +42,11 @@ pub(crate) fn failed(act: &str, error: &(dyn std::error::Error + 'static)) -> Ag
 pub(crate) fn denied(denial: &Denial) -> AgentError {
     let shown = serde_json::from_str(&denial.host_json(MAX_DENIAL)).ok();
     AgentError { kind: ErrorKind::Denied, message: denial.to_string(), denial: shown }
+}
+
+/// The policy wants containers to be started before there is evidence.
+pub(crate) fn not_started(error: &NotStarted) -> AgentError {
+    AgentError { kind: ErrorKind::Denied, message: format!("attestation denied by policy: {error}"), denial: None }
 }
 
 /// A container or process could not be made or used.

@@ -105,10 +105,11 @@ impl<M: Maker> Containers<M> {
         done()
     }
 
-    /// Lets a container's first process go. That it may run was decided when it was made.
-    pub(crate) fn start(&mut self, id: &ContainerId) -> Answer {
-        let started = self.find(id)?.container.start();
-        started.map_err(|error| runtime(&error))?;
+    /// Lets a container's first process go. That it may run was decided when it was made; now it may be too early.
+    pub(crate) fn start(&mut self, id: &ContainerId, enforcer: &mut Enforcer) -> Answer {
+        let known = self.find(id)?;
+        let granted = enforcer.start_container(id.as_str()).map_err(|denial| denied(&denial))?;
+        enforcer.carry_out(granted, |_permit| known.container.start()).map_err(|error| runtime(&error))?;
         done()
     }
 
@@ -269,6 +270,7 @@ fn asked(step: &CreateContainer, ids: &Ids) -> request::CreateContainer {
         capabilities: wire_capabilities(&step.process),
         seccomp_profile_sha256: step.seccomp.as_ref().map(digest).unwrap_or_default(),
         read_only_root: step.read_only,
+        limits: limits(&step.limits),
     }
 }
 
@@ -300,7 +302,7 @@ fn plan(
         privileged: permitted.privileged,
         tmpfs: permitted.mounts.into_iter().map(tmpfs).collect(),
         binds: Vec::new(),
-        limits: limits(&step.limits),
+        limits: permitted.limits,
     };
     // Checked before a file is made from it: the host name goes into one.
     plan.check().map_err(|error| runtime(&error))?;
@@ -311,8 +313,8 @@ fn tmpfs(mount: request::Mount) -> Mount {
     Mount { destination: mount.destination, source: mount.source, kind: mount.kind, options: mount.options }
 }
 
-fn limits(limits: &Limits) -> caveau_runtime::Limits {
-    caveau_runtime::Limits { memory_bytes: limits.memory_bytes, cpu_millis: limits.cpu_millis, pids: limits.pids }
+fn limits(limits: &Limits) -> caveau_group::Limits {
+    caveau_group::Limits { memory_bytes: limits.memory_bytes, cpu_millis: limits.cpu_millis, pids: limits.pids }
 }
 
 /// The user by the container's own files: what the policy is asked about is what will run.

@@ -13,14 +13,14 @@ use caveau_storage::CorruptionWatch;
 use caveau_tee::Tee;
 
 use crate::{
-    answer::{Answer, Fatal, denied, done, failed, fatal, invalid},
+    answer::{Answer, Fatal, denied, done, failed, fatal, invalid, not_started},
     attester::Attester,
     connection::Steps,
     containers::Containers,
     context::Context,
     fragments,
     live::Live,
-    outside::{Disks, Maker, Placed, Source},
+    outside::{Disks, Maker, Network, Placed, Source},
     timeline::Timeline,
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Guest<D, M> {
     pub(crate) disks: D,
     /// What makes containers.
     pub(crate) maker: M,
+    /// The network.
+    pub(crate) network: Box<dyn Network>,
 }
 
 /// A guest's state, as far as requests change it.
@@ -50,6 +52,7 @@ pub(crate) struct Gate<D: Disks, M: Maker> {
     scratch: Option<(D::Scratch, Option<D::Disk>)>,
     overlays: BTreeMap<ContainerId, D::Overlay>,
     containers: Containers<M>,
+    network: Box<dyn Network>,
     hello: Hello,
     in_force: Option<InForce>,
 }
@@ -63,7 +66,7 @@ struct InForce {
 impl<D: Disks, M: Maker> Gate<D, M> {
     /// A gate that lets nothing through yet.
     pub(crate) fn new(guest: Guest<D, M>, live: Arc<Live>) -> Self {
-        let Guest { tee, disks, maker } = guest;
+        let Guest { tee, disks, maker, network } = guest;
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let (agent, tee_name) = (env!("CARGO_PKG_VERSION").to_owned(), tee.kind().to_string());
         let hello = Hello { agent, tee: tee_name, kernel, boot_ns: 0, steps: Vec::new() };
@@ -76,6 +79,7 @@ impl<D: Disks, M: Maker> Gate<D, M> {
             scratch: None,
             overlays: BTreeMap::new(),
             containers: Containers::new(maker, live),
+            network,
             hello,
             in_force: None,
         }
@@ -100,7 +104,10 @@ impl<D: Disks, M: Maker> Gate<D, M> {
         InForce { enforcer, context }: &mut InForce,
     ) -> Answer {
         match step {
-            AgentRequest::Attest { nonce } => self.attester.attest(&nonce),
+            AgentRequest::Attest { nonce } => {
+                let _permit = enforcer.attest().map_err(|error| not_started(&error))?;
+                self.attester.attest(&nonce)
+            }
             AgentRequest::CreateContainer(create) => {
                 let overlay = self.overlays.get(&create.container);
                 let overlay =
@@ -119,7 +126,7 @@ impl<D: Disks, M: Maker> Gate<D, M> {
             AgentRequest::MountOverlay(overlay) => self.mount_overlay(&overlay, enforcer),
             AgentRequest::MountScratch(scratch) => self.mount_scratch(&scratch, enforcer),
             AgentRequest::Signal { process, signal } => self.containers.signal(&process, signal, enforcer),
-            AgentRequest::StartContainer { container } => self.containers.start(&container),
+            AgentRequest::StartContainer { container } => self.containers.start(&container, enforcer),
             AgentRequest::Stats { container } => self.containers.stats(&container, enforcer),
             AgentRequest::TakeRequests => Ok(kept_requests(enforcer)),
             AgentRequest::UnmountLayer { layer } => self.unmount_layer(layer, enforcer),
@@ -138,6 +145,11 @@ impl<D: Disks, M: Maker> Gate<D, M> {
         let certificates = certificates.as_deref().or(host_certificates);
         let context = self.containers.context(&text, certificates);
         let context = context.map_err(|error| failed("write the security context", &error))?;
+        // Before anything can run; where the rules are not in force, neither is the policy, and nothing ever runs.
+        if let Some(rules) = enforcer.policy().network() {
+            let restricted = self.network.restrict(rules);
+            restricted.map_err(|error| failed("put the policy's network rules in force", &error))?;
+        }
         let digest = enforcer.policy().digest().to_string();
         self.in_force = Some(InForce { enforcer, context });
         Ok((AgentReply::Policy { digest }, Vec::new()))

@@ -4,7 +4,7 @@
 //!   boot: file systems, modules (then locked), network, TEE ──▶ serve
 //!
 //!   port ──frames──▶ connection ──┬─ steps that change something ──▶ gate, one thread, strictly in order:
-//!                                 │                                  policy ──Permit──▶ storage, runtime, tee
+//!                                 │                                  policy ──Permit──▶ storage, runtime, tee, firewall
 //!                                 └─ waiting (output, exit, events) ─▶ live, a bounded number of threads
 //! ```
 //!
@@ -62,6 +62,7 @@ pub use crate::answer::{Answer, Fatal};
 use crate::{
     gate::{Gate, Guest},
     live::Live,
+    outside::OwnNetwork,
     timeline::Timeline,
 };
 
@@ -89,7 +90,8 @@ fn boot_and_serve(mut timeline: Timeline) -> Result<(), Fatal> {
     let notified = Arc::clone(&live);
     let reaper = Reaper::start(move |_| notified.exited())?;
     let maker = Runtime::new("/run/caveau/containers".into(), reaper);
-    let mut gate = Gate::new(Guest { tee, disks: storage, maker }, Arc::clone(&live));
+    let network = Box::new(OwnNetwork::default());
+    let mut gate = Gate::new(Guest { tee, disks: storage, maker, network }, Arc::clone(&live));
     gate::watch_layers(gate.layers(), Arc::clone(&live))?;
     timeline.done("open the port");
     gate.tell(timeline);

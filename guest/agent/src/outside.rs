@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use caveau_firewall::{FirewallError, InForce};
+use caveau_group::NetworkRules;
 use caveau_policy::{
     MountDisk, MountLayer, MountOverlay, MountScratch, Permit, UnmountDisk, UnmountLayer, UnmountOverlay,
 };
@@ -60,6 +62,26 @@ pub(crate) trait Maker: Send + 'static {
 
     /// Where the guest keeps what containers see of its own.
     fn space(&self) -> (PathBuf, Space);
+}
+
+/// The guest's network.
+pub(crate) trait Network: Send {
+    /// Puts rules in force for as long as the guest lives.
+    fn restrict(&mut self, rules: &NetworkRules) -> std::result::Result<(), FirewallError>;
+}
+
+/// The network of this process.
+#[derive(Debug, Default)]
+pub(crate) struct OwnNetwork {
+    /// What keeps others from changing the rules.
+    in_force: Option<InForce>,
+}
+
+impl Network for OwnNetwork {
+    fn restrict(&mut self, rules: &NetworkRules) -> std::result::Result<(), FirewallError> {
+        self.in_force = Some(caveau_firewall::enforce(rules)?);
+        Ok(())
+    }
 }
 
 /// A container: see [`Container`].

@@ -59,7 +59,7 @@ pub use container::{Container, Process, Runtime, Watch};
 pub use error::RuntimeError;
 pub use files::open_in;
 pub use helper::{HELPER_NAME, run_helper};
-pub use plan::{Bind, ContainerPlan, Limits, ProcessPlan};
+pub use plan::{Bind, ContainerPlan, ProcessPlan};
 pub use reaper::{ExitStatus, Reaper};
 pub use reserve::bound_containers;
 pub use stdio::{Stdio, StdioKind, TerminalSize};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use caveau_group::{Capabilities, Mount};
+use caveau_group::{Capabilities, Limits, Mount};
 use serde::{Deserialize, Serialize};
 
 use crate::{RuntimeError, user::Ids};
@@ -62,17 +62,6 @@ pub struct Bind {
     pub destination: String,
     /// Whether it can only be read there.
     pub read_only: bool,
-}
-
-/// Bounds by cgroup v2; absent is unbounded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of memory.
-    pub memory_bytes: Option<u64>,
-    /// Thousandths of a processor.
-    pub cpu_millis: Option<u32>,
-    /// Processes and threads.
-    pub pids: Option<u32>,
 }
 
 /// A container.

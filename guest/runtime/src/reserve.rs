@@ -47,7 +47,7 @@ pub fn bound_containers() -> Result<(), RuntimeError> {
 fn apply(root: &Path, bounds: Bounds) -> Result<(), RuntimeError> {
     let folder = root.join(PARENT);
     fs::create_dir_all(&folder).map_err(RuntimeError::file(&folder))?;
-    write(&root.join("cgroup.subtree_control"), "+memory +pids")?;
+    write(&root.join("cgroup.subtree_control"), "+cpu +memory +pids")?;
     write(&folder.join("memory.max"), &bounds.memory_bytes.to_string())?;
     write(&folder.join("pids.max"), &bounds.processes.to_string())
 }
@@ -88,7 +88,7 @@ mod tests {
         apply(root.path(), Bounds { memory_bytes: 4096, processes: 7 }).unwrap();
         let text = |file: &str| fs::read_to_string(root.path().join(file)).unwrap();
         assert_eq!([text("caveau/memory.max"), text("caveau/pids.max")], ["4096", "7"]);
-        assert_eq!(text("cgroup.subtree_control"), "+memory +pids");
+        assert_eq!(text("cgroup.subtree_control"), "+cpu +memory +pids");
     }
 
     #[test]

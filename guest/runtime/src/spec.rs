@@ -2,13 +2,13 @@
 //!
 //! The defaults are Docker's, but for the cgroup's device rules, which libcontainer would skip: see `device.rs`.
 
-use caveau_group::{Capability, MASKED_PATHS, Mount, READ_ONLY_PATHS};
+use caveau_group::{Capability, Limits, MASKED_PATHS, Mount, READ_ONLY_PATHS};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
 use serde_json::{Value, json};
 
 use crate::{
     RuntimeError,
-    plan::{Bind, ContainerPlan, Limits, ProcessPlan, invalid},
+    plan::{Bind, ContainerPlan, ProcessPlan, invalid},
 };
 
 /// Microseconds of a scheduling period, cgroup v2's own default.

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use caveau_group::{Capability, Container as GroupContainer, Group, ImageParts, Overrides, Permissions, Seccomp};
+use caveau_firewall::FirewallError;
+use caveau_group::{
+    Capability, Container as GroupContainer, Group, ImageParts, NetworkRules, Overrides, Permissions, Seccomp,
+};
 use caveau_policy::{
     MountDisk, MountLayer, MountOverlay, MountScratch, Permit, PolicyDigest, UnmountDisk, UnmountLayer, UnmountOverlay,
     generate,
@@ -23,8 +26,10 @@ use super::*;
 use crate::{
     context::Space,
     live::{Seen, tests::Running},
-    outside::{Contained, Placed, Runs, Source},
+    outside::{Contained, Network, Placed, Runs, Source},
 };
+
+mod extension;
 
 const ROOT: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 const OTHER_ROOT: &str = "2222222222222222222222222222222222222222222222222222222222222222";
@@ -110,6 +115,16 @@ impl Disks for FakeDisks {
     }
 }
 
+struct FakeNetwork(Ledger);
+
+impl Network for FakeNetwork {
+    fn restrict(&mut self, rules: &NetworkRules) -> Result<(), FirewallError> {
+        let listeners: Vec<String> = rules.listen.iter().map(ToString::to_string).collect();
+        let done = act(&self.0, "restrict", &listeners.join(", "));
+        if done { Ok(()) } else { Err(FirewallError::AlreadyThere) }
+    }
+}
+
 struct FakeMaker {
     ledger: Ledger,
     folder: tempfile::TempDir,
@@ -134,6 +149,11 @@ impl FakeProcess {
     }
 }
 
+/// How a container's bounds stand in the ledger.
+fn shown_limits(limits: caveau_group::Limits) -> String {
+    serde_json::to_string(&limits).unwrap()
+}
+
 fn outcome(done: bool) -> Result<(), RuntimeError> {
     if done { Ok(()) } else { Err(RuntimeError::SetUp { reason: "as told".to_owned() }) }
 }
@@ -145,7 +165,8 @@ impl Maker for FakeMaker {
         assert!(!plan.privileged && plan.process.args == ["/bin/serve"], "nothing else has a permit: {plan:?}");
         assert_eq!(plan.terminal, stdio.terminal.is_some());
         let terminal = if stdio.terminal.is_some() { "with a terminal" } else { "" };
-        outcome(act(&self.ledger, "create", terminal))?;
+        let about = if plan.limits.is_none() { terminal.to_owned() } else { shown_limits(plan.limits) };
+        outcome(act(&self.ledger, "create", &about))?;
         Ok(FakeContainer { ledger: Arc::clone(&self.ledger), init: FakeProcess::new(&self.ledger), started: false })
     }
 
@@ -227,6 +248,11 @@ fn strings(items: &[&str]) -> Vec<String> {
 
 /// The policy of one container, which may execute one command.
 fn policy() -> String {
+    policy_with(Overrides::default(), None)
+}
+
+/// The same with more in it.
+fn policy_with(overrides: Overrides, network: Option<NetworkRules>) -> String {
     let image = ImageParts {
         reference: "example.org/serve:1".to_owned(),
         layers: vec![ROOT.parse().unwrap()],
@@ -234,9 +260,9 @@ fn policy() -> String {
         env: strings(&["PATH=/bin"]),
         ..ImageParts::default()
     };
-    let overrides = Overrides { exec: vec![strings(&["/bin/check"])], ..Overrides::default() };
+    let overrides = Overrides { exec: vec![strings(&["/bin/check"])], ..overrides };
     let containers = vec![GroupContainer::from_image(image, overrides).unwrap()];
-    generate(&Group { containers, permissions: Permissions::default() })
+    generate(&Group { containers, permissions: Permissions::default(), network })
 }
 
 struct Bench {
@@ -248,13 +274,19 @@ struct Bench {
 impl Bench {
     /// A guest that was launched with [`policy`].
     fn new() -> Self {
+        Self::launched_with(&policy())
+    }
+
+    /// One that was launched with this policy.
+    fn launched_with(policy: &str) -> Self {
         let ledger = Ledger::default();
         let live = Arc::new(Live::default());
         let maker = FakeMaker { ledger: Arc::clone(&ledger), folder: tempfile::tempdir().unwrap() };
         let guest = Guest {
-            tee: Box::new(Processor(*PolicyDigest::of(&policy()).as_bytes())),
+            tee: Box::new(Processor(*PolicyDigest::of(policy).as_bytes())),
             disks: FakeDisks(Arc::clone(&ledger)),
             maker,
+            network: Box::new(FakeNetwork(Arc::clone(&ledger))),
         };
         Self { gate: Gate::new(guest, Arc::clone(&live)), ledger, live }
     }
@@ -262,8 +294,13 @@ impl Bench {
     /// One whose policy is in force.
     fn governed() -> Self {
         let mut bench = Self::new();
-        bench.gate.step(AgentRequest::SetPolicy { host_certificates: None }, policy().into_bytes()).unwrap();
+        bench.set_policy(&policy()).unwrap();
         bench
+    }
+
+    fn set_policy(&mut self, policy: &str) -> Result<AgentReply, ErrorKind> {
+        let set = AgentRequest::SetPolicy { host_certificates: None };
+        self.gate.step(set, policy.as_bytes().to_vec()).map(|(reply, _)| reply).map_err(|error| error.kind)
     }
 
     /// One whose container runs.
