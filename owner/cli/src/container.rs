@@ -1,11 +1,17 @@
 //! From an image and options to a container of the group, and to the request that makes it.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, Result, bail};
-use caveau_group::{Capability, Container, EnvRule, Group, ImageParts, Mount, Overrides, Permissions};
+use caveau_group::{
+    Capability, Container, EnvRule, Group, ImageParts, Listener, Mount, NetworkRules, Overrides, Permissions, Protocol,
+};
+use caveau_launch::{PortForward, Transport};
+use caveau_policy::PAST_NETWORK_RULES;
 use caveau_protocol::{Capabilities, ContainerId, CreateContainer, Limits, ProcessSpec, TerminalSize, TmpfsMount};
 use caveau_registry::Image;
 
-use crate::{args::ContainerOptions, ui, words};
+use crate::{args::ContainerOptions, ui, units, words};
 
 /// How a process's streams are set up; not the policy's matter but for `stdio`.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +63,13 @@ fn overrides(options: &ContainerOptions) -> Result<Overrides> {
         stdio: !options.no_stdio,
         terminal: options.tty,
         exec: options.allow_exec.iter().map(|command| words::split(command)).collect::<Result<_>>()?,
+        must_run: options.must_run,
+        require_mounts: options.require_mounts,
+        limits: caveau_group::Limits {
+            memory_bytes: options.container_memory.as_deref().map(units::bytes).transpose().context("--container-memory")?,
+            cpu_millis: options.container_cpus.as_deref().map(units::millis).transpose().context("--container-cpus")?,
+            pids: options.container_pids,
+        },
         ..Overrides::default()
     })
 }
@@ -77,13 +90,57 @@ fn capabilities(options: &ContainerOptions) -> Result<(Vec<Capability>, Vec<Capa
     if options.cap_add.iter().any(is_all) {
         add.extend(Capability::all());
     }
+    if options.restrict_network {
+        if let Some(past) = add.iter().find(|capability| PAST_NETWORK_RULES.contains(&capability.name())) {
+            bail!("--restrict-network: a container with {past} could get round it; leave that capability out of --cap-add");
+        }
+        drop.push("NET_RAW".parse()?);
+    }
     Ok((add, drop))
 }
 
 /// A group of this one container, with what the options let the host do to it.
-pub(crate) fn group(container: Container, options: &ContainerOptions) -> Group {
+///
+/// # Errors
+/// Where a rule for the network is not of its form.
+pub(crate) fn group(container: Container, options: &ContainerOptions) -> Result<Group> {
     let permissions = Permissions { memory_scratch: options.memory_scratch, ..Permissions::default() };
-    Group { containers: vec![container], permissions }
+    Ok(Group { containers: vec![container], permissions, network: network(options)? })
+}
+
+/// The ports that are forwarded.
+///
+/// # Errors
+/// Where one is not of its form.
+pub(crate) fn published(options: &ContainerOptions) -> Result<Vec<PortForward>> {
+    options.publish.iter().map(|port| Ok(port.parse()?)).collect()
+}
+
+/// What the group may do on the network, where that is restricted: published ports can be connected to.
+fn network(options: &ContainerOptions) -> Result<Option<NetworkRules>> {
+    let mut rules = NetworkRules::default();
+    for forward in published(options)? {
+        let protocol = match forward.transport {
+            Transport::Tcp => Protocol::Tcp,
+            Transport::Udp => Protocol::Udp,
+        };
+        rules.listen.push(Listener { protocol, port: forward.guest });
+    }
+    for port in &options.allow_listen {
+        rules.listen.push(NetworkRules::listener(port).with_context(|| format!("--allow-listen {port}"))?);
+    }
+    rules.listen.sort_unstable();
+    rules.listen.dedup();
+    for to in &options.allow_connect {
+        if to == "dns" {
+            rules.connect.extend(NetworkRules::resolver(IpAddr::V4(caveau_protocol::network::NAME_SERVER)));
+            continue;
+        }
+        let destination = NetworkRules::destination(to);
+        let names = "a guest's rules know addresses, not names";
+        rules.connect.push(destination.with_context(|| format!("--allow-connect {to}: {names}"))?);
+    }
+    Ok(options.restrict_network.then_some(rules))
 }
 
 /// The request that makes the container, asking for exactly what it says.
@@ -174,6 +231,7 @@ pub(crate) fn warn(options: &ContainerOptions) {
 /// # Errors
 /// The first option that is not of its form.
 pub(crate) fn check(options: &ContainerOptions) -> Result<()> {
+    network(options)?;
     Ok(overrides(options)?.check()?)
 }
 

@@ -21,6 +21,20 @@ pub(crate) fn bytes(text: &str) -> Result<u64> {
     number.checked_mul(1 << shift).with_context(|| format!("invalid size {text:?}: too large"))
 }
 
+/// Thousandths of a number such as `0.5`, `2` or `1.25`.
+///
+/// # Errors
+/// Where the text is not such a number, or has more than three digits after the point.
+pub(crate) fn millis(text: &str) -> Result<u32> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.len() > 3 {
+        bail!("invalid number {text:?}: write it as 0.5 or 2, with at most three digits after the point");
+    }
+    let thousandths = format!("{whole}{part:0<3}").parse();
+    thousandths.with_context(|| format!("invalid number {text:?}: too large"))
+}
+
 /// A size for people: three digits and a unit.
 pub(crate) fn human(bytes: u64) -> String {
     let mut value = bytes as f64;
@@ -36,6 +50,16 @@ pub(crate) fn human(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_have_thousandths() {
+        for (text, expected) in [("0.5", 500), ("2", 2000), ("1.25", 1250), ("0.010", 10), ("0", 0)] {
+            assert_eq!(millis(text).unwrap(), expected, "{text}");
+        }
+        for bad in ["", ".5", "1.", "-1", "+1", "1e3", "0.0005", "4294968", "1,5"] {
+            assert!(millis(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes_as_people_write_them() {

@@ -134,7 +134,7 @@ fn policy() -> String {
         stop_signal: None,
     };
     let container = Container::from_image(parts, Overrides::default()).unwrap();
-    caveau_policy::generate(&Group { containers: vec![container], permissions: Permissions::default() })
+    caveau_policy::generate(&Group::new(vec![container], Permissions::default()).unwrap())
 }
 
 /// A guest for both TEEs, which share the initrd.

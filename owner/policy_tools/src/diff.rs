@@ -51,6 +51,8 @@ pub fn diff(a: &PolicyDocument, b: &PolicyDocument) -> Vec<Difference> {
         memory.unwrap_or(json!(false))
     };
     compare("policy", "caveau.memory_scratch", Some(extension(a)), Some(extension(b)), &mut found);
+    let network = |document: &PolicyDocument| document.policy.network().map(|rules| canonical(&json!(rules)));
+    compare("policy", "caveau.network", network(a), network(b), &mut found);
     for point in Point::ALL.iter().copied() {
         compare("rules", point.name(), rule(a, point), rule(b, point), &mut found);
     }
@@ -212,6 +214,21 @@ mod tests {
         assert_eq!(shown, [("container a", "command"), ("container b", "layers"), ("container c", "whole")]);
         assert_eq!(found[1].b, Some(json!(["33"])));
         assert!(found[2].a.is_none());
+    }
+
+    #[test]
+    fn what_caveau_adds_is_a_difference_and_its_order_is_none() {
+        let listen = |ports: [u16; 2]| {
+            let [one, other] = ports.map(|port| json!({"protocol": "tcp", "port": port}));
+            format!("caveau := {}", json!({"network": {"listen": [one, other]}}))
+        };
+        let mut bounded = container("a", "11", "x");
+        bounded["caveau"] = json!({"memory_bytes": 4096});
+        let plain = policy(&[container("a", "11", "x")], "");
+        assert_eq!(diff(&policy(&[], &listen([80, 443])), &policy(&[], &listen([443, 80]))), []);
+        let found = diff(&policy(&[bounded], &listen([80, 443])), &plain);
+        let shown: Vec<_> = found.iter().map(|d| (d.within.as_str(), d.field.as_deref().unwrap_or("whole"))).collect();
+        assert_eq!(shown, [("policy", "caveau.network"), ("container a", "caveau")]);
     }
 
     #[test]

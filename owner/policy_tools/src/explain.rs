@@ -94,6 +94,17 @@ fn of_flags(document: &PolicyDocument) -> Section {
         format!("{what} that are not allowed are {fate}.")
     };
     let memory = document.values.get("caveau").and_then(|value| value.get("memory_scratch")) == Some(&json!(true));
+    let listed = |items: Vec<String>| if items.is_empty() { "nothing".to_owned() } else { items.join(", ") };
+    let network = document.policy.network().map_or_else(
+        || "The network is not restricted.".to_owned(),
+        |rules| {
+            format!(
+                "On the network others can connect to {}, and containers to {}; everything else is dropped.",
+                listed(rules.listen.iter().map(ToString::to_string).collect()),
+                listed(rules.connect.iter().map(ToString::to_string).collect())
+            )
+        },
+    );
     let scratch = if document.flag("allow_unencrypted_scratch") { "need not" } else { "must" };
     section(
         "Group",
@@ -106,6 +117,7 @@ fn of_flags(document: &PolicyDocument) -> Section {
             format!("Scratch disks {scratch} be encrypted."),
             format!("Scratch space {} be the guest's memory.", if memory { "may" } else { "may not" }),
             format!("Containers {} share the guest's network namespace.", may("allow_host_network")),
+            network,
         ],
     )
 }
@@ -147,11 +159,35 @@ fn of_container(container: &Value, index: usize) -> Section {
     if extension.and_then(|extension| extension.get("read_only_root")) == Some(&json!(true)) {
         sentences.push("Its root file system must be read-only.".to_owned());
     }
+    sentences.extend(extension.iter().flat_map(|extension| bounds(extension)));
     let id = match text(container, "id") {
         "" => String::new(),
         id => format!(" ({id})"),
     };
     Section { title: format!("Container {}{id}", label(container, index)), sentences }
+}
+
+/// What the container's `caveau` object says of its start, its mounts and what it may use.
+fn bounds(extension: &Value) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if extension.get("must_run") == Some(&json!(true)) {
+        sentences.push("The guest makes no evidence before it was started.".to_owned());
+    }
+    let mut listed = |before: &str, names: Vec<&str>| {
+        if !names.is_empty() {
+            sentences.push(format!("{before} {}.", names.join(", ")));
+        }
+    };
+    listed("Is started after", texts(extension, "after"));
+    listed("Must have mounts on", texts(extension, "required_mounts"));
+    for (name, unit) in
+        [("memory_bytes", "bytes of memory"), ("cpu_millis", "thousandths of a processor"), ("pids", "processes")]
+    {
+        if let Some(most) = extension.get(name) {
+            sentences.push(format!("Gets at most {most} {unit}."));
+        }
+    }
+    sentences
 }
 
 fn layers(container: &Value) -> String {
@@ -276,8 +312,9 @@ containers := [{
   "exec_processes": [{"command": ["sh"], "signals": []}], "signals": [15], "allow_elevated": false,
   "user": {"user_idname": {"pattern": "", "strategy": "any"}, "group_idnames": [], "umask": "0022"},
   "capabilities": null, "seccomp_profile_sha256": "", "allow_stdio_access": true, "no_new_privileges": true,
-  "caveau": {"max_starts": 1},
-}]
+  "caveau": {"max_starts": 1, "must_run": true, "after": ["db"], "required_mounts": ["/tmp"], "memory_bytes": 4096},
+}, {"name": "db"}]
+caveau := {"network": {"listen": [{"protocol": "tcp", "port": 80}]}}
 external_processes := [{"command": ["probe"], "env_rules": [], "working_dir": "/", "allow_stdio_access": false}]
 fragments := [{"issuer": "did:x509:0:x", "feed": "f", "minimum_svn": "2", "includes": ["containers"], "required_receipts": ["*"]}]
 allow_dump_stacks := true
@@ -299,6 +336,11 @@ mount_overlay := {"allowed": input.x == 1}
             "user anybody",
             "The host may run [\\\"sh\\\"] in it.",
             "at most 1 times",
+            "makes no evidence before it was started",
+            "Is started after db.",
+            "Must have mounts on /tmp.",
+            "at most 4096 bytes of memory",
+            "others can connect to tcp port 80, and containers to nothing",
             "External process [\\\"probe\\\"]",
             "Fragment f",
             "Needs a receipt from each of *.",

@@ -64,6 +64,7 @@ lints! {
     AMBIGUOUS "ambiguous-containers" Medium "two containers that only differ in their streams: neither can be started";
     CAPABILITY_DROPPING "capability-dropping" Medium "the host decides which capabilities a container goes without";
     CAPABILITIES "capabilities" Medium "capabilities that reach beyond the container";
+    CANNOT_START "cannot-start" Error "a container that the policy's own `caveau` objects keep from being started";
     DEFAULT_CAPABILITIES "default-capabilities" Note "the engine decides on capabilities, by whether the host asks for privilege";
     DUMP_STACKS "dump-stacks" Medium "the host sees the agent's stacks";
     ELEVATED "elevated" High "a container may run privileged, and then controls the guest";
@@ -86,6 +87,7 @@ lints! {
     MOUNT_OPTIONAL "mount-optional" Low "the host can leave out a mount; writes then go to scratch";
     MOUNT_SHARE "mount-share" High "a mount whose contents the host reads and writes";
     MOUNT_WILDCARD "mount-wildcard" Low "the host chooses a mount's source within a pattern";
+    NETWORK_ANYWHERE "network-anywhere" Low "containers may connect to every address";
     NEW_PRIVILEGES "new-privileges" Low "processes gain privileges from set-user-ID programs";
     NO_LAYERS "no-layers" High "a container without layers: nothing of its files is verified";
     NO_RULE "no-rule" Note "no rule for a point: everything it asks is denied";

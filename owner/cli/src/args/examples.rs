@@ -16,6 +16,7 @@ pub(super) const RUN: &str = "Examples:
   caveau run -d --name web -p 8080:80 --memory 512M nginx
   caveau run --allow-exec 'redis-cli info' -d --name db redis
   caveau run --policy web.rego nginx                       under a policy that was made before
+  caveau run -p 8080:80 --restrict-network --allow-connect dns nginx
 
 Options of the container and of the policy stand in the policy. `caveau policy generate` takes the same ones: give both
 commands the same, or the guest denies what differs.";
@@ -66,6 +67,7 @@ pub(super) const POLICY: &str = "Examples:
 pub(super) const POLICY_GENERATE: &str = "Examples:
   caveau policy generate nginx > web.rego
   caveau policy generate --allow-exec 'redis-cli info' --read-only redis > db.rego
+  caveau policy generate -p 8080:80 --restrict-network --container-memory 128M nginx > web.rego
 
 What the policy leaves open is said on standard error.";
 

@@ -86,6 +86,40 @@ pub(crate) struct ContainerOptions {
     /// Write to the VM's memory instead of an encrypted disk. Faster, and what is written takes from --memory.
     #[arg(long, help_heading = "Policy")]
     pub(crate) memory_scratch: bool,
+    /// Make no evidence of the group before the container was started.
+    #[arg(long, help_heading = "Policy")]
+    pub(crate) must_run: bool,
+    /// Forbid the host to leave out a memory file system of -v or --tmpfs.
+    #[arg(long, help_heading = "Policy")]
+    pub(crate) require_mounts: bool,
+    /// Most memory of the container, of the VM's --memory; the guest kills what goes above.
+    #[arg(long, value_name = "SIZE", help_heading = "Policy")]
+    pub(crate) container_memory: Option<String>,
+    /// Most processors that the container keeps busy, of the VM's --cpus, such as 0.5.
+    #[arg(long, value_name = "N", help_heading = "Policy")]
+    pub(crate) container_cpus: Option<String>,
+    /// Most processes and threads of the container at a time. Unlike --pids-limit it stands in the policy.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Policy")]
+    pub(crate) container_pids: Option<u32>,
+    /// Forward a port of the host to the container; the address is 127.0.0.1 unless given. May be repeated.
+    #[arg(long, short, value_name = "[ADDRESS:]HOST:CONTAINER[/tcp|udp]", help_heading = "Network")]
+    pub(crate) publish: Vec<String>,
+    /// Have the guest drop every connection but those to published ports and those of --allow-connect and --allow-listen. The
+    /// container goes without NET_RAW then.
+    #[arg(long, help_heading = "Network")]
+    pub(crate) restrict_network: bool,
+    /// Let the container connect there: an address or network, by TCP where only a port follows; `dns` is the guest's
+    /// resolver. May be repeated.
+    #[arg(
+        long,
+        value_name = "dns|ADDRESS[/PREFIX][:PORT[-PORT]][/tcp|udp]",
+        requires = "restrict_network",
+        help_heading = "Network"
+    )]
+    pub(crate) allow_connect: Vec<String>,
+    /// Let others connect to this port without publishing it. May be repeated.
+    #[arg(long, value_name = "PORT[/tcp|udp]", requires = "restrict_network", help_heading = "Network")]
+    pub(crate) allow_listen: Vec<String>,
     /// Program's arguments instead of the image's.
     #[arg(last = true, value_name = "ARGS")]
     pub(crate) arguments: Vec<String>,
@@ -131,9 +165,6 @@ pub(crate) struct Run {
 /// The VM.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Vm {
-    /// Forward a port of the host to the container; the address is 127.0.0.1 unless given. May be repeated.
-    #[arg(long, short, value_name = "[ADDRESS:]HOST:CONTAINER[/tcp|udp]", help_heading = "VM")]
-    pub(crate) publish: Vec<String>,
     /// The VM's memory, from 128M: the bound on what the container and the guest's kernel use together.
     #[arg(long, short, value_name = "SIZE", default_value = "512M", help_heading = "VM")]
     pub(crate) memory: String,

@@ -27,7 +27,7 @@ pub(crate) fn run(command: args::Policy, json: bool, quiet: bool) -> Result<Outc
             container::check(&options)?;
             container::warn(&options);
             let image = fetch::image(&source, quiet)?;
-            let group = container::group(container::container(&image, &options)?, &options);
+            let group = container::group(container::container(&image, &options)?, &options)?;
             print_generated(&generate(&group), json, quiet)
         }
         args::Policy::Digest { file } => {

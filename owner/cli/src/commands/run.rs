@@ -101,7 +101,7 @@ impl<'a> Request<'a> {
         };
         let memory_mib = u32::try_from(units::bytes(&vm.memory).context("--memory")? >> 20).unwrap_or(u32::MAX);
         check_machine(vm.cpus, memory_mib).context("--cpus or --memory")?;
-        let ports = vm.publish.iter().map(|port| Ok(port.parse()?)).collect::<Result<Vec<PortForward>>>()?;
+        let ports = container::published(&command.options)?;
         check_free(&ports)?;
         let (tee, ovmf) = tee::choose(vm)?;
         let folder = vm.guest.path()?;
@@ -122,8 +122,11 @@ impl<'a> Request<'a> {
     /// The plan of a group of this one container.
     fn plan(self, image: &Image, container: &Container) -> Result<LaunchPlan> {
         let command = self.command;
-        let generated = || generate(&container::group(container.clone(), &command.options));
         let layer = |layer: &StoredLayer| LayerFile { path: layer.path.clone(), root: layer.root.to_string() };
+        let policy = match self.policy {
+            Some(policy) => policy,
+            None => generate(&container::group(container.clone(), &command.options)?),
+        };
         Ok(LaunchPlan {
             version: PLAN_VERSION,
             guest: self.guest,
@@ -134,7 +137,7 @@ impl<'a> Request<'a> {
             layers: image.layers.iter().map(layer).collect(),
             scratch: self.scratch,
             ports: self.ports,
-            policy: self.policy.unwrap_or_else(generated),
+            policy,
             pieces: self.pieces,
             host_certificates: None,
             reference_values: self.reference_values,
@@ -198,7 +201,9 @@ fn container_plan(
     let streams =
         container::Streams { terminal: command.options.tty.then(streams::terminal_size), stdin: command.interactive };
     let hostname = name.as_str().replace('_', "-");
-    let limits = Limits { pids: command.vm.pids_limit, ..Limits::default() };
+    let of_vm = caveau_group::Limits { pids: command.vm.pids_limit, ..caveau_group::Limits::default() };
+    let caveau_group::Limits { memory_bytes, cpu_millis, pids } = container.limits.tightened(of_vm);
+    let limits = Limits { memory_bytes, cpu_millis, pids };
     let stop_signal = match image.config.stop_signal.as_deref().filter(|signal| !signal.is_empty()) {
         Some(signal) => signal.parse::<caveau_group::Signal>()?.number(),
         None => 15,

@@ -1,10 +1,10 @@
 //! What concerns one container.
 
-use caveau_policy::{Step, model::Container};
+use caveau_policy::{PAST_NETWORK_RULES, Step, model::Container};
 use serde_json::{Map, Value, json};
 
 use super::{
-    AMBIGUOUS, CAPABILITIES, DEFAULT_CAPABILITIES, ELEVATED, EXEC, EXEC_SHELL, INCOMPLETE, MOUNT_OPTIONAL, MOUNT_SHARE,
+    AMBIGUOUS, CANNOT_START, CAPABILITIES, DEFAULT_CAPABILITIES, ELEVATED, EXEC, EXEC_SHELL, INCOMPLETE, MOUNT_OPTIONAL, MOUNT_SHARE,
     MOUNT_WILDCARD, NEW_PRIVILEGES, NO_LAYERS, NO_SECCOMP, SHELL_STDIO, STARTS, STDIO, UNKNOWN_FIELD, USER_ANY,
 };
 use super::{Findings, variables};
@@ -62,6 +62,7 @@ pub(super) fn check(document: &PolicyDocument, findings: &mut Findings<'_>) {
         privileges(container, &path, findings);
         commands(container, &path, findings);
         mounts(container, &path, findings);
+        cannot_start(document, container, &path, findings);
         findings.container = None;
     }
     ambiguous(document, findings);
@@ -161,7 +162,9 @@ fn mounts(container: &Value, path: &[Step], findings: &mut Findings<'_>) {
     for (index, mount) in items(container, "mounts").iter().enumerate() {
         let path = below(path, &["mounts".into(), index.into()]);
         let (source, destination) = (text(mount, "source"), text(mount, "destination"));
-        findings.add(MOUNT_OPTIONAL, &path, format!("the host can leave out the mount on {destination}"));
+        if !required_mounts(container).contains(&destination) {
+            findings.add(MOUNT_OPTIONAL, &path, format!("the host can leave out the mount on {destination}"));
+        }
         if source.starts_with("plan9://") {
             findings.add(MOUNT_SHARE, &path, format!("what is mounted on {destination} is a share of the host"));
         }
@@ -172,6 +175,39 @@ fn mounts(container: &Value, path: &[Step], findings: &mut Findings<'_>) {
                 findings.add(MOUNT_WILDCARD, &path, format!("the host chooses what {source:?} on {destination} is"));
             }
         }
+    }
+}
+
+/// Destinations of mounts that must be there.
+fn required_mounts(container: &Value) -> Vec<&str> {
+    container.get("caveau").map(|extension| texts(extension, "required_mounts")).unwrap_or_default()
+}
+
+/// What the policy asks of a container and nobody can give it.
+fn cannot_start(document: &PolicyDocument, container: &Value, path: &[Step], findings: &mut Findings<'_>) {
+    let holders = || std::iter::once(container).chain(document.list("platform_rules"));
+    let there = |place: &str| holders().any(|holder| items(holder, "mounts").iter().any(|m| text(m, "destination") == place));
+    for place in required_mounts(container).into_iter().filter(|place| !there(place)) {
+        let message = format!("`required_mounts` names {place}, where no mount of it may be");
+        findings.add(CANNOT_START, &below(path, &["caveau".into(), "required_mounts".into()]), message);
+    }
+    if document.policy.network().is_none() || document.flag("allow_capability_dropping") {
+        return;
+    }
+    let of_sets = |sets: &Value| -> Vec<&str> {
+        let given = |name: &&str| ["ambient", "bounding", "effective", "inheritable", "permitted"]
+            .iter()
+            .any(|set| texts(sets, set).contains(name));
+        PAST_NETWORK_RULES.into_iter().filter(given).collect()
+    };
+    let found = match container.get("capabilities") {
+        Some(Value::Null) => vec!["CAP_NET_RAW"],
+        Some(sets) => of_sets(sets),
+        None => Vec::new(),
+    };
+    if !found.is_empty() {
+        let message = format!("it gets round the policy's network rules with {}", found.join(", "));
+        findings.add(CANNOT_START, &below(path, &["capabilities".into()]), message);
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     CAPABILITY_DROPPING, DUMP_STACKS, ENV_DROPPING, EXTERNAL_PROCESS, FRAGMENT_INCLUDES, FRAGMENT_NAMESPACE,
-    FRAGMENT_UNBOUND, HAND_WRITTEN, HOST_NETWORK, MEMORY_SCRATCH, NO_RULE, OLD_POINT, OPEN_DOOR, PROPERTIES,
+    FRAGMENT_UNBOUND, HAND_WRITTEN, HOST_NETWORK, MEMORY_SCRATCH, NETWORK_ANYWHERE, NO_RULE, OLD_POINT, OPEN_DOOR, PROPERTIES,
     RUNTIME_LOGGING, UNENCRYPTED, UNKNOWN_NAME,
 };
 use super::{Findings, Lint, variables};
@@ -43,6 +43,11 @@ pub(super) fn check(document: &PolicyDocument, findings: &mut Findings<'_>) {
     }
     if document.values.get("caveau").and_then(|value| value.get("memory_scratch")) == Some(&json!(true)) {
         findings.add(MEMORY_SCRATCH, &["caveau".into()], format!("`memory_scratch` is set: {}", MEMORY_SCRATCH.about));
+    }
+    let destinations = document.policy.network().into_iter().flat_map(|rules| &rules.connect);
+    for to in destinations.filter(|to| to.network.prefix() == 0) {
+        let path = ["caveau".into(), "network".into(), "connect".into()];
+        findings.add(NETWORK_ANYWHERE, &path, format!("containers may connect to {to}, which is every address"));
     }
     for (index, process) in document.list("external_processes").iter().enumerate() {
         let command = shown_command(process);

@@ -84,6 +84,7 @@ fn each_lint_finds_its_cause_and_only_that() {
                 "{\"bounding\": [\"CAP_SYS_ADMIN\"], \"effective\": [], \"permitted\": [], \"inheritable\": [], \"ambient\": []}",
             ),
         ),
+        ("cannot-start", one("caveau", "{\"max_starts\": 1, \"required_mounts\": [\"/data\"]}")),
         ("default-capabilities", one("capabilities", "null")),
         ("dump-stacks", flag("allow_dump_stacks")),
         ("elevated", one("allow_elevated", "true")),
@@ -119,6 +120,10 @@ fn each_lint_finds_its_cause_and_only_that() {
         ("incomplete-container", one("signals", "")),
         ("memory-scratch", policy(&[], none, "caveau := {\"memory_scratch\": true}\n")),
         ("mount-optional", one("mounts", &mount("tmpfs"))),
+        (
+            "network-anywhere",
+            policy(&[], none, "caveau := {\"network\": {\"connect\": [{\"to\": \"0.0.0.0/0\", \"port\": 443}]}}\n"),
+        ),
         ("new-privileges", one("no_new_privileges", "false")),
         ("no-layers", one("layers", "[]")),
         ("no-rule", policy(&[], &[(rule, "")], "")),
@@ -175,6 +180,20 @@ fn each_lint_finds_its_cause_and_only_that() {
     let of_cases = cases.iter().chain(&pairs).map(|(name, _)| *name).chain(["ambiguous-containers"]);
     let tested: std::collections::BTreeSet<_> = of_cases.collect();
     assert_eq!(tested, LINTS.iter().map(|lint| lint.name).collect(), "every lint is tested");
+}
+
+#[test]
+fn what_gets_round_the_networks_rules_is_found_and_required_mounts_are_not_optional() {
+    let network = "caveau := {\"network\": {}}\n";
+    let sets = "{\"bounding\": [\"CAP_CHOWN\", \"CAP_NET_RAW\"], \"effective\": [], \"permitted\": [], \"inheritable\": [], \"ambient\": []}";
+    let lints = |text: &str| found(text).iter().map(|finding| finding.lint).collect::<Vec<_>>();
+    assert_eq!(lints(&policy(&[("capabilities", sets)], &[], network)), ["cannot-start"]);
+    assert_eq!(lints(&policy(&[("capabilities", sets)], &[], "")), [""; 0]);
+    assert!(lints(&policy(&[("capabilities", "null")], &[], network)).contains(&"cannot-start"));
+    assert_eq!(lints(&policy(&[], &[], network)), [""; 0]);
+    let mounts = "[{\"source\": \"tmpfs\", \"destination\": \"/data\", \"type\": \"tmpfs\", \"options\": []}]";
+    let required = "{\"max_starts\": 1, \"required_mounts\": [\"/data\"]}";
+    assert_eq!(lints(&policy(&[("mounts", mounts), ("caveau", required)], &[], "")), [""; 0]);
 }
 
 #[test]
