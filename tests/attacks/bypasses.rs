@@ -22,7 +22,7 @@ use caveau_tests::{
 use serde_json::{Value, json};
 
 /// A guest with its policy in force.
-fn with_policy(host: &Hostile, policy: &str) -> RawGuest {
+pub(super) fn with_policy(host: &Hostile, policy: &str) -> RawGuest {
     let mut guest = RawGuest::boot(host, policy);
     let taken = guest.ask(AgentRequest::SetPolicy { host_certificates: None }, policy.as_bytes());
     assert!(matches!(taken, Ok(AgentReply::Policy { .. })), "{taken:?}");
@@ -43,7 +43,7 @@ fn does_not_exist(guest: &mut RawGuest, request: &Value) {
 }
 
 /// Mounts the honest layer and puts the honest container's root file system together; gives the request for the container.
-fn up_to_the_overlay(host: &Hostile, guest: &mut RawGuest) -> (LayerId, CreateContainer) {
+pub(super) fn up_to_the_overlay(host: &Hostile, guest: &mut RawGuest) -> (LayerId, CreateContainer) {
     let mounted = guest.ask(layer_of(host), b"").expect("the layer is the policy's");
     let AgentReply::Layer { layer } = mounted else { panic!("{mounted:?}") };
     let create = host.plan.containers[0].create.clone();
@@ -59,7 +59,7 @@ fn layer_of(host: &Hostile) -> AgentRequest {
 }
 
 /// The honest policy, but for scratch space, which may be in memory: these machines have no disk for it.
-fn memory_policy(host: &Hostile) -> String {
+pub(super) fn memory_policy(host: &Hostile) -> String {
     let policy = host.plan.policy.replacen("\"memory_scratch\": false", "\"memory_scratch\": true", 1);
     assert_ne!(policy, host.plan.policy, "the policy says where scratch may be");
     policy

@@ -6,6 +6,7 @@
 mod bypasses;
 mod devices;
 mod evidence;
+mod extension;
 mod frames;
 mod kernel;
 mod launch;

@@ -19,6 +19,7 @@ const ORPHAN: &str = "(sleep 0.3 &) > /dev/null 2>&1 < /dev/null";
 
 /// How many processes have ended and were not reaped.
 const ZOMBIES: &str = "cat /proc/[0-9]*/status 2> /dev/null | grep -c ^State:.Z";
+
 /// Most groups that are run at once.
 const MOST: u64 = 10;
 

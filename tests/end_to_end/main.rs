@@ -4,6 +4,7 @@
 
 mod busybox;
 mod confined;
+mod extension;
 mod firmware;
 mod fragments;
 mod groups;
