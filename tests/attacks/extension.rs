@@ -28,7 +28,8 @@ fn ordered(host: &Hostile) -> String {
         text.replacen(from, to, 1)
     };
     let db = change(&change(main, "\"name\": \"main\"", "\"name\": \"db\""), "echo up", "echo db");
-    let bounds = "\"after\": [\"db\"], \"must_run\": true, \"required_mounts\": [\"/data\"], \"memory_bytes\": 33554432";
+    let bounds =
+        "\"after\": [\"db\"], \"must_run\": true, \"required_mounts\": [\"/data\"], \"memory_bytes\": 33554432";
     let main = change(main, "\"max_starts\": 1", &format!("\"max_starts\": 1, {bounds}"));
     format!("{before}containers := [\n{main}\n{db}\n]\n{after}")
 }
@@ -64,11 +65,13 @@ fn another_order_a_mount_left_out_and_more_memory() {
 
     let mut without = main.clone();
     without.tmpfs.clear();
-    let refused = is_refused(guest.ask(make(&without), b""), "Denied: create_container denied by policy: container main");
+    let refused =
+        is_refused(guest.ask(make(&without), b""), "Denied: create_container denied by policy: container main");
     assert!(refused.contains("mounts: expected mounts on [\"/data\"], got none on [\"/data\"]"), "{refused}");
     let mut hungry = main.clone();
     hungry.limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
-    let refused = is_refused(guest.ask(make(&hungry), b""), "Denied: create_container denied by policy: container main");
+    let refused =
+        is_refused(guest.ask(make(&hungry), b""), "Denied: create_container denied by policy: container main");
     assert!(refused.contains("limits: expected memory of 33554432 bytes"), "{refused}");
 
     // It may be made, but its program does not run before the database's does.
@@ -102,7 +105,8 @@ fn a_connection_to_a_port_that_the_policy_does_not_list() {
     plan.name = "lie".parse().expect("a name");
     plan.ports.push(format!("{unlisted}:8081").parse().expect("a port"));
     let root = StateRoot::at(&caveau.state()).expect("a state folder");
-    start_with(&mut caveau.command(&["__supervise"]), &root, &plan, false, &mut |_| {}).expect("the group is the policy's");
+    start_with(&mut caveau.command(&["__supervise"]), &root, &plan, false, &mut |_| {})
+        .expect("the group is the policy's");
     http_get(listed, "/hostname").expect("the listed port is let through");
     // QEMU takes the connection; the guest never answers it.
     let mut stream = TcpStream::connect(("127.0.0.1", unlisted)).expect("the host listens");

@@ -185,7 +185,12 @@ impl Limits {
         };
         least("bound on memory", self.memory_bytes, 1, "at least 1 byte")?;
         let millis = Self::LEAST_CPU_MILLIS.into();
-        least("bound on processor time", self.cpu_millis.map(u64::from), millis, "at least 10 thousandths of a processor")?;
+        least(
+            "bound on processor time",
+            self.cpu_millis.map(u64::from),
+            millis,
+            "at least 10 thousandths of a processor",
+        )?;
         least("bound on processes", self.pids.map(u64::from), 1, "at least 1")
     }
 }

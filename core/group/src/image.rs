@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use caveau_verity::RootHash;
 
 use crate::{
-    Capabilities, Capability, Container, DEFAULT_PATH, EnvRule, ExecProcess, GroupError, Limits, Mount, Seccomp, Signal, User,
-    limits,
+    Capabilities, Capability, Container, DEFAULT_PATH, EnvRule, ExecProcess, GroupError, Limits, Mount, Seccomp,
+    Signal, User, limits,
 };
 
 /// What an image says about how it is run (OCI image specification, "Image Configuration"), and its layers.

@@ -50,11 +50,9 @@ impl IpNetwork {
     /// Every IPv6 address.
     pub const ALL_V6: Self = Self { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), prefix: 0 };
     /// Addresses that mean something on one link only (RFC 4291, 2.5.6).
-    pub const LINK_LOCAL: Self =
-        Self { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), prefix: 10 };
+    pub const LINK_LOCAL: Self = Self { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), prefix: 10 };
     /// Groups of one link, neighbours who are looked for among them (RFC 4291, 2.7).
-    pub const LINK_GROUPS: Self =
-        Self { address: IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0)), prefix: 16 };
+    pub const LINK_GROUPS: Self = Self { address: IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0)), prefix: 16 };
 
     /// The network with this prefix, in bits.
     ///

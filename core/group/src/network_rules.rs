@@ -189,8 +189,8 @@ impl NetworkRules {
             Some(_) => ("", Protocol::Tcp),
         };
         let number = port.parse::<u16>().ok().filter(|number| *number > 0 && number.to_string() == port);
-        let port =
-            number.ok_or_else(|| GroupError::invalid("listener", text, "PORT[/tcp|/udp] with a port from 1 to 65535"))?;
+        let port = number
+            .ok_or_else(|| GroupError::invalid("listener", text, "PORT[/tcp|/udp] with a port from 1 to 65535"))?;
         Ok(Listener { protocol, port })
     }
 
@@ -296,8 +296,18 @@ mod tests {
             assert_eq!(NetworkRules::destination(text).unwrap().to_string(), shown, "{text}");
         }
         for bad in [
-            "", "example.org:443", "10.0.0.1/8", "10.0.0.1:0", "10.0.0.1:", "10.0.0.1:80-79", "10.0.0.1:+80",
-            "10.0.0.1:80/sctp", "[fd00::1]443", "[fd00::1", "fd00::1:443:x", "10.0.0.1:65536",
+            "",
+            "example.org:443",
+            "10.0.0.1/8",
+            "10.0.0.1:0",
+            "10.0.0.1:",
+            "10.0.0.1:80-79",
+            "10.0.0.1:+80",
+            "10.0.0.1:80/sctp",
+            "[fd00::1]443",
+            "[fd00::1",
+            "fd00::1:443:x",
+            "10.0.0.1:65536",
         ] {
             assert!(NetworkRules::destination(bad).is_err(), "{bad}");
         }

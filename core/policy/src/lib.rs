@@ -89,8 +89,8 @@ pub use generate::{generate, value_text};
 pub use open_points::open_points;
 pub use permitted::{
     Attest, CreateContainer, DumpStacks, ExecProcess, LoadFragment, LoadTrustList, MountDisk, MountLayer, MountOverlay,
-    MountScratch, ReadProperties, RuntimeLogging, ShutdownContainer, SignalProcess, StartContainer, UnmountDisk, UnmountLayer,
-    UnmountOverlay, UnmountScratch,
+    MountScratch, ReadProperties, RuntimeLogging, ShutdownContainer, SignalProcess, StartContainer, UnmountDisk,
+    UnmountLayer, UnmountOverlay, UnmountScratch,
 };
 pub use platform::Platform;
 pub use point::{API_VERSION, FRAMEWORK_VERSION, Point};

@@ -134,7 +134,8 @@ fn of_container(container: &Container, points: &mut Vec<String>) {
         say("its processes can gain privileges from set-user-ID programs of the image.".to_owned());
     }
     let mounts = container.mounts.iter().flatten().filter_map(|mount| mount.destination.as_deref());
-    let mounts: Vec<_> = mounts.filter(|place| container.required_mounts().iter().all(|other| other != place)).collect();
+    let mounts: Vec<_> =
+        mounts.filter(|place| container.required_mounts().iter().all(|other| other != place)).collect();
     if !mounts.is_empty() {
         say(format!("the host can leave out its mounts ({}); writes there then go to scratch.", mounts.join(", ")));
     }
@@ -149,7 +150,9 @@ fn of_container(container: &Container, points: &mut Vec<String>) {
         say("it can be started any number of times, also side by side.".to_owned());
     }
     let limits = container.limits();
-    let most = |text: &str, bound: Option<String>| bound.map_or_else(|| text.to_owned(), |most| format!("{text} ({most} at most)"));
+    let most = |text: &str, bound: Option<String>| {
+        bound.map_or_else(|| text.to_owned(), |most| format!("{text} ({most} at most)"))
+    };
     say(format!(
         "the host decides {} it is started and ended, how much {} and {} it gets, and its host name.",
         if container.must_run() { "when" } else { "whether and when" },

@@ -78,8 +78,8 @@ impl Policy {
             container.ordinal = Some(ordinal);
             container.own_env_rules = container.env_rules.as_ref().map_or(0, Vec::len);
         }
-        let named = model::check_extensions(&raw)
-            .map_err(|error| PolicyError::Malformed { object: "containers", error })?;
+        let named =
+            model::check_extensions(&raw).map_err(|error| PolicyError::Malformed { object: "containers", error })?;
         let layers = raw.iter().flat_map(|container| container.layers.iter().flatten()).cloned().collect();
         let rules: BTreeMap<_, _> =
             Point::ALL.iter().filter_map(|point| Some((*point, document.rule(*point)?))).collect();

@@ -218,11 +218,11 @@ fn there_is_no_evidence_before_the_required_containers_were_started() {
     started(&mut enforcer, &id("db"), Outcome::Failed).unwrap();
     assert_eq!(enforcer.attest().unwrap_err().containers, ["db"], "made, and not started");
     started(&mut enforcer, &id("db"), Outcome::Done).unwrap();
-    enforcer.attest().unwrap();
+    assert!(enforcer.attest().is_ok());
     // It was started, and that is all that is promised.
     let granted = enforcer.shutdown_container(&request::ShutdownContainer { container_id: id("db") }).unwrap();
     enforcer.settle(granted.pending, Outcome::Done);
-    enforcer.attest().unwrap();
+    assert!(enforcer.attest().is_ok());
 }
 
 #[test]
@@ -312,10 +312,11 @@ fn nothing_gets_round_the_networks_rules() {
     // Whoever has none of them runs, and executes what has none of them.
     let mut web = container("web", Overrides::default());
     web.exec = vec![caveau_group::ExecProcess { command: vec!["/bin/probe".to_owned()], signals: Vec::new() }];
-    let mut enforcer = self::enforcer(&restricted(&web).replace(
-        "exec_in_container := data.framework.exec_in_container",
-        "exec_in_container := {\"allowed\": true}",
-    ));
+    let mut enforcer =
+        self::enforcer(&restricted(&web).replace(
+            "exec_in_container := data.framework.exec_in_container",
+            "exec_in_container := {\"allowed\": true}",
+        ));
     assert_eq!(enforcer.policy().network().unwrap().listen.len(), 1);
     mount(&mut enforcer, 0, "web", &id("web"));
     let asked = create(&web);

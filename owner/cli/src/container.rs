@@ -66,7 +66,12 @@ fn overrides(options: &ContainerOptions) -> Result<Overrides> {
         must_run: options.must_run,
         require_mounts: options.require_mounts,
         limits: caveau_group::Limits {
-            memory_bytes: options.container_memory.as_deref().map(units::bytes).transpose().context("--container-memory")?,
+            memory_bytes: options
+                .container_memory
+                .as_deref()
+                .map(units::bytes)
+                .transpose()
+                .context("--container-memory")?,
             cpu_millis: options.container_cpus.as_deref().map(units::millis).transpose().context("--container-cpus")?,
             pids: options.container_pids,
         },
@@ -92,7 +97,9 @@ fn capabilities(options: &ContainerOptions) -> Result<(Vec<Capability>, Vec<Capa
     }
     if options.restrict_network {
         if let Some(past) = add.iter().find(|capability| PAST_NETWORK_RULES.contains(&capability.name())) {
-            bail!("--restrict-network: a container with {past} could get round it; leave that capability out of --cap-add");
+            bail!(
+                "--restrict-network: a container with {past} could get round it; leave that capability out of --cap-add"
+            );
         }
         drop.push("NET_RAW".parse()?);
     }

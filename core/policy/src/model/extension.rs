@@ -121,7 +121,9 @@ pub(crate) fn check(containers: &[Container]) -> Result<BTreeMap<String, usize>,
         left = waiting;
     }
     match left.first() {
-        Some(index) => Err(format!("[{index}].caveau.after: containers wait for each other, so that none can be started")),
+        Some(index) => {
+            Err(format!("[{index}].caveau.after: containers wait for each other, so that none can be started"))
+        }
         None => Ok(places),
     }
 }
@@ -168,7 +170,9 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_an_error() {
-        for bad in [json!({"must_runs": true}), json!({"after": "db"}), json!({"memory_bytes": -1}), json!({"order": []})] {
+        for bad in
+            [json!({"must_runs": true}), json!({"after": "db"}), json!({"memory_bytes": -1}), json!({"order": []})]
+        {
             assert!(serde_json::from_value::<ContainerExtension>(bad.clone()).is_err(), "{bad}");
         }
         for bad in [json!({"network": {"listens": []}}), json!({"network": true}), json!({"networks": {}})] {

@@ -4,8 +4,9 @@ use caveau_policy::{PAST_NETWORK_RULES, Step, model::Container};
 use serde_json::{Map, Value, json};
 
 use super::{
-    AMBIGUOUS, CANNOT_START, CAPABILITIES, DEFAULT_CAPABILITIES, ELEVATED, EXEC, EXEC_SHELL, INCOMPLETE, MOUNT_OPTIONAL, MOUNT_SHARE,
-    MOUNT_WILDCARD, NEW_PRIVILEGES, NO_LAYERS, NO_SECCOMP, SHELL_STDIO, STARTS, STDIO, UNKNOWN_FIELD, USER_ANY,
+    AMBIGUOUS, CANNOT_START, CAPABILITIES, DEFAULT_CAPABILITIES, ELEVATED, EXEC, EXEC_SHELL, INCOMPLETE,
+    MOUNT_OPTIONAL, MOUNT_SHARE, MOUNT_WILDCARD, NEW_PRIVILEGES, NO_LAYERS, NO_SECCOMP, SHELL_STDIO, STARTS, STDIO,
+    UNKNOWN_FIELD, USER_ANY,
 };
 use super::{Findings, variables};
 use crate::{
@@ -186,7 +187,8 @@ fn required_mounts(container: &Value) -> Vec<&str> {
 /// What the policy asks of a container and nobody can give it.
 fn cannot_start(document: &PolicyDocument, container: &Value, path: &[Step], findings: &mut Findings<'_>) {
     let holders = || std::iter::once(container).chain(document.list("platform_rules"));
-    let there = |place: &str| holders().any(|holder| items(holder, "mounts").iter().any(|m| text(m, "destination") == place));
+    let there =
+        |place: &str| holders().any(|holder| items(holder, "mounts").iter().any(|m| text(m, "destination") == place));
     for place in required_mounts(container).into_iter().filter(|place| !there(place)) {
         let message = format!("`required_mounts` names {place}, where no mount of it may be");
         findings.add(CANNOT_START, &below(path, &["caveau".into(), "required_mounts".into()]), message);
@@ -195,9 +197,11 @@ fn cannot_start(document: &PolicyDocument, container: &Value, path: &[Step], fin
         return;
     }
     let of_sets = |sets: &Value| -> Vec<&str> {
-        let given = |name: &&str| ["ambient", "bounding", "effective", "inheritable", "permitted"]
-            .iter()
-            .any(|set| texts(sets, set).contains(name));
+        let given = |name: &&str| {
+            ["ambient", "bounding", "effective", "inheritable", "permitted"]
+                .iter()
+                .any(|set| texts(sets, set).contains(name))
+        };
         PAST_NETWORK_RULES.into_iter().filter(given).collect()
     };
     let found = match container.get("capabilities") {
