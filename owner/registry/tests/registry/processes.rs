@@ -42,9 +42,14 @@ impl Puller {
     /// Reads what it tells until an event begins with `word`.
     fn reaches(&mut self, word: &str) {
         let lines = BufReader::new(self.0.stderr.as_mut().unwrap()).lines().map_while(Result::ok);
-        let seen: Vec<_> = lines.take_while(|line| !line.starts_with(word)).collect();
-        let ended = self.0.try_wait().unwrap();
-        assert!(ended.is_none(), "it ended instead: {seen:?}");
+        let mut seen = Vec::new();
+        for line in lines {
+            if line.starts_with(word) {
+                return;
+            }
+            seen.push(line);
+        }
+        panic!("it ended instead: {seen:?}");
     }
 
     /// Waits for its end: what it printed, and what it told since the last look.
