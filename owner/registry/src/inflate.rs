@@ -254,10 +254,13 @@ mod tests {
         // 2^10, bits 0 to 2 eighths of that on top.
         let frame = |window: u8| unpack(&[0x28, 0xb5, 0x2f, 0xfd, 0x00, window, 1, 0, 0]);
         assert_eq!(frame(15 << 3).unwrap(), b"", "32 MiB");
-        for (window, bytes) in [(15 << 3 | 1, "37748736"), (17 << 3, "134217728"), (0xff, "4123168604160")] {
+        for (window, bytes) in [(15 << 3 | 1, "37748736"), (17 << 3, "134217728"), (0xfe, "3848290697216")] {
             let error = frame(window).unwrap_err().to_string();
             assert!(error.contains(bytes) && error.contains("33554432") && error.contains("--long"), "{error}");
         }
+        // More than the format allows.
+        let error = frame(0xff).unwrap_err();
+        assert!(error.to_string().to_lowercase().contains("window"), "{error}");
     }
 
     proptest! {
