@@ -38,7 +38,7 @@ fn launch_digests_of_snp_are_the_recorded_ones() {
     let rows = |name: &str| {
         let rows = vectors[name].as_array().expect("rows").iter();
         // What `caveau` starts: QEMU, with a kernel and an initial RAM disk.
-        rows.filter(|row| row["vmm"] == "qemu" && row["kernel"] == true && row["initrd"] == true).collect::<Vec<_>>()
+        rows.filter(|row| row["vmm"] == "qemu" && row["kernel"] == true && row["initrd"] != false).collect::<Vec<_>>()
     };
     let (good, refused) = (rows("vectors"), rows("must_fail"));
     assert!(good.len() > 5 && !refused.is_empty(), "{} and {} rows", good.len(), refused.len());
