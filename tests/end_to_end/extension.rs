@@ -45,10 +45,11 @@ fn a_group_is_kept_within_what_its_policy_says() {
     );
     let publish = format!("{published}:8080");
     let connect = format!("10.0.2.2:{allowed}");
+    let busybox = image("busybox");
     let options = [
         &["--publish", &publish, "--restrict-network", "--allow-connect", &connect, "--container-memory", "48M"][..],
         &["--container-cpus", "0.5", "--container-pids", "20", "--must-run", "--require-mounts"],
-        &["--tmpfs", "/data:size=1m", &image("busybox"), "--", "sh", "-c", &script],
+        &["--tmpfs", "/data:size=1m", &busybox, "--", "sh", "-c", &script],
     ]
     .concat();
     let policy = caveau.run(&[&["policy", "generate"][..], &options].concat()).success();
