@@ -44,7 +44,7 @@ fn generate_text(command: args::FragmentGenerate, json: bool, quiet: bool) -> Re
             container::warn(&command.options);
             let source = args::Source { image, fetch: command.fetch };
             let image = fetch::image(&source, quiet)?;
-            generate(&container::group(container::container(&image, &command.options)?, &command.options))
+            generate(&container::group(container::container(&image, &command.options)?, &command.options)?)
         }
         (None, None) => bail!("give an image, or a policy with --policy FILE"),
     };
