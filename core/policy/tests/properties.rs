@@ -9,7 +9,7 @@ use caveau_group::{Container, EnvRule, Group, IdName, Permissions};
 use caveau_policy::{
     Enforcer, Field, HostData, Outcome, Platform, Policy, PolicyDigest, PolicyError, generate, request,
 };
-use proptest::{collection::vec, prelude::*};
+use proptest::prelude::*;
 
 const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
