@@ -189,6 +189,14 @@ impl DidX509 {
     }
 }
 
+impl std::str::FromStr for DidX509 {
+    type Err = DidError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
 impl fmt::Display for DidX509 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

@@ -4,6 +4,7 @@
 //! error: an expectation that is not understood must not be passed over. [`EXAMPLE`] has every field. The nonce is not in it,
 //! since it is fresh each time.
 
+mod endorsers;
 mod other;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ use caveau_snp::tcb::Tcb;
 use caveau_snp::time::Timestamp;
 use serde::Deserialize;
 
+use crate::reference_info::Endorser;
+
 /// Largest appraisal policy.
 pub const MAX_APPRAISAL_POLICY_BYTES: usize = 1024 * 1024;
 /// An appraisal policy with every field, for people to start from.
@@ -31,6 +34,8 @@ pub struct AppraisalPolicy {
     pub profile: Option<Profile>,
     /// What is expected of SEV-SNP.
     pub expectations: Expectations,
+    /// Whose signed reference values are taken for the launch digest; nobody's where it is empty.
+    pub endorsers: Vec<Endorser>,
     /// What is expected of TDX and SGX.
     pub intel: caveau_dcap::Expectations,
     /// Values that registers of the TPM of a confidential VM of Azure's must have.
@@ -87,6 +92,7 @@ struct File {
     guest: Guest,
     #[serde(default)]
     revocation: Revocation,
+    endorsers: Option<Vec<endorsers::Signer>>,
     #[serde(default)]
     intel: other::Intel,
     #[serde(default)]
@@ -221,7 +227,9 @@ impl AppraisalPolicy {
         let intel = caveau_dcap::Expectations { require_crl, ..intel };
         let (registers, vm_configuration) = take(&mut file.azure).read()?;
         let issuers = take(&mut file.tokens).issuers;
-        Ok(Self { profile, expectations: file.expectations()?, intel, registers, vm_configuration, issuers })
+        let endorsers = endorsers::read(take(&mut file.endorsers))?;
+        let expectations = file.expectations()?;
+        Ok(Self { profile, expectations, endorsers, intel, registers, vm_configuration, issuers })
     }
 }
 
@@ -246,6 +254,7 @@ impl File {
             report_data: None,
             policy_digest,
             measurements,
+            endorsed_measurements: None,
             vmpl,
             guest_policy: self.guest_policy.read()?,
             migration_agent: self.guest.migration_agent,

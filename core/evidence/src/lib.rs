@@ -34,13 +34,16 @@
 mod amd;
 mod appraisal_policy;
 pub mod azure;
+mod causes;
 mod certificates;
+pub mod corim;
 mod file;
 mod intel;
 mod judgement;
 mod names;
 mod pem;
 mod recognise;
+mod reference_info;
 mod revocation;
 pub mod token;
 mod verified;
@@ -72,5 +75,9 @@ pub use judgement::{Judgement, Subject, snp_judgement};
 pub use names::{azure_claims, ear};
 pub use pem::certificates as certificates_from_pem;
 pub use recognise::{AnyEvidence, NotRecognised, SnpBundle, recognise};
+pub use reference_info::{
+    Accepted, Endorser, MAX_MEASUREMENTS, MAX_REFERENCE_INFO_BYTES, REFERENCE_INFO_TYPE, ReferenceInfo,
+    ReferenceInfoError, SignedValues, judge_signed_values,
+};
 pub use revocation::OwnLists;
 pub use verified::{Verification, Verified, judge, verify};

@@ -13,13 +13,16 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use caveau_cose::Envelope;
 use caveau_dcap::{Collateral, Quote};
 use caveau_snp::report::REPORT_BYTES;
 use serde_json::{Map, Value};
 
 use crate::azure::{AzureEvidence, HclReport};
+use crate::causes::with_causes;
 use crate::certificates::Certificates;
 use crate::file::{Evidence, MAX_EVIDENCE_BYTES, Tee};
+use crate::reference_info::ReferenceInfo;
 use crate::token::Token;
 
 /// Evidence of some kind, or what goes along with evidence.
@@ -35,6 +38,8 @@ pub enum AnyEvidence {
     Quote(Vec<u8>, Box<Collateral>),
     /// A report of SEV-SNP: a group's evidence, a report alone, or a bundle of ACI.
     Snp(Box<SnpBundle>),
+    /// Signed reference values alone (COSE_Sign1).
+    SignedValues(Vec<u8>),
     /// A token.
     Token(Box<Token>),
 }
@@ -46,7 +51,7 @@ pub struct SnpBundle {
     pub form: &'static str,
     /// Report, certificates and policy.
     pub evidence: Evidence,
-    /// Signed reference values that came along (COSE_Sign1). Nothing here looks into them.
+    /// Signed reference values that came along (COSE_Sign1), for [`crate::judge_signed_values`].
     pub endorsements: Vec<Vec<u8>>,
 }
 
@@ -73,15 +78,7 @@ pub enum NotRecognised {
 }
 
 fn broken(what: &'static str) -> impl Fn(&dyn std::error::Error) -> NotRecognised {
-    move |error| {
-        let mut why = error.to_string();
-        let mut next = error.source();
-        while let Some(source) = next {
-            why = format!("{why}: {source}");
-            next = source.source();
-        }
-        NotRecognised::Broken { what, why }
-    }
+    move |error| NotRecognised::Broken { what, why: with_causes(error) }
 }
 
 /// Recognises evidence.
@@ -145,13 +142,18 @@ fn bare(report: Vec<u8>, certificates: Certificates) -> Evidence {
     Evidence { tee: Tee::Snp, report, certificates, runtime_data: Vec::new(), policy: None, reference_values: None }
 }
 
-/// Certificates, lists or collateral alone.
+/// Certificates, lists, collateral or signed reference values alone.
 fn parts(bytes: &[u8]) -> Result<AnyEvidence, NotRecognised> {
     if let Ok(certificates) = Certificates::from_file(bytes) {
         return Ok(AnyEvidence::Certificates(certificates));
     }
-    let collateral = Collateral::parse(bytes).map_err(|_| NotRecognised::Unknown)?;
-    Ok(AnyEvidence::Collateral(Box::new(collateral)))
+    if let Ok(collateral) = Collateral::parse(bytes) {
+        return Ok(AnyEvidence::Collateral(Box::new(collateral)));
+    }
+    if Envelope::parse(bytes).is_ok_and(|envelope| ReferenceInfo::parse(envelope.payload()).is_ok()) {
+        return Ok(AnyEvidence::SignedValues(bytes.to_vec()));
+    }
+    Err(NotRecognised::Unknown)
 }
 
 fn of_token(text: &str) -> Result<AnyEvidence, NotRecognised> {

@@ -119,6 +119,13 @@ impl<C> Appraisal<C> {
         Self { format, kind, outcome, summary, tee_class, profile, at, report_sha256, checks, claims }
     }
 
+    /// The judgement that these checks and further ones come to.
+    #[must_use]
+    pub fn with_checks(self, further: Vec<Check>) -> Self {
+        let checks = [self.checks, further].concat();
+        Self::of(self.kind, (self.tee_class, self.profile, self.at), self.report_sha256, checks, self.claims)
+    }
+
     /// The same judgement, its claims in another form.
     #[must_use]
     pub fn map<D>(self, form: impl FnOnce(C) -> D) -> Appraisal<D> {

@@ -33,6 +33,9 @@ pub struct Expectations {
     /// asked for. Without them, the ID block of a trusted key stands for the measurement, where family, image and least
     /// security version are expected as well.
     pub measurements: Option<Vec<Hex<48>>>,
+    /// The launch digests that somebody whom the owner trusts has signed for, any of which MEASUREMENT must be, too; empty
+    /// where nothing signed came that counts.
+    pub endorsed_measurements: Option<Vec<Hex<48>>>,
     /// The privilege level at which the guest must have asked; 0 unless the guest runs under a service module.
     pub vmpl: u32,
     /// What POLICY must be, beyond the profile's rules.

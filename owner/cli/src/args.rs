@@ -4,6 +4,7 @@ mod examples;
 mod fragment;
 mod policy;
 mod run;
+mod signing;
 mod verify;
 
 use std::path::PathBuf;
@@ -11,11 +12,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use fragment::{
-    FRAGMENT_CONTENT, FormChoice, Fragment, FragmentAttach, FragmentChain, FragmentDiscover, FragmentGenerate,
-    FragmentInspect, FragmentSign,
+    FRAGMENT_CONTENT, Fragment, FragmentAttach, FragmentChain, FragmentDiscover, FragmentGenerate, FragmentInspect,
+    FragmentSign,
 };
 pub(crate) use policy::{ConvertTo, Policy, SeverityChoice};
 pub(crate) use run::{ContainerOptions, Fetch, GuestFolder, Pull, Run, Source, TeeChoice, Vm};
+pub(crate) use signing::{FormChoice, Signing};
 pub(crate) use verify::{ProfileChoice, Verify};
 
 /// Run standard container images in an attested VM of their own.
@@ -289,12 +291,41 @@ pub(crate) enum Guest {
     /// The guest's own kernel.
     #[command(subcommand, after_help = examples::GUEST_KERNEL)]
     Kernel(GuestKernel),
+    /// Sign a guest's launch digests as reference values that others can verify by.
+    #[command(after_help = examples::GUEST_SIGN)]
+    Sign(Box<GuestSign>),
     /// Print what a guest is made of.
     #[command(after_help = examples::GUEST_INSPECT)]
     Inspect {
         #[command(flatten)]
         guest: GuestFolder,
     },
+}
+
+/// `caveau guest sign`.
+#[derive(Debug, Args)]
+pub(crate) struct GuestSign {
+    /// The guest's guest.json [default: that of the guest folder].
+    pub(crate) file: Option<PathBuf>,
+    /// Where to write them [default: reference-info.TEE.cose beside guest.json, whence groups get it]; `-` is standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// What the values are about, such as the guest's name: verifiers ask for it.
+    #[arg(long, short, value_name = "TEXT")]
+    pub(crate) feed: String,
+    /// TEE whose launch digests to sign.
+    #[arg(long, value_enum, default_value_t = MeasuredTee::Snp)]
+    pub(crate) tee: MeasuredTee,
+    /// Sign launch digests with this number of processors alone.
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<u32>,
+    /// Sign launch digests with this processor type alone. One digest that is left has the form that Azure's tools read.
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) cpu_type: Option<String>,
+    #[command(flatten)]
+    pub(crate) signing: Signing,
+    #[command(flatten)]
+    pub(crate) guest: GuestFolder,
 }
 
 /// `caveau guest kernel`.

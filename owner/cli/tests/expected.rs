@@ -388,3 +388,84 @@ fn doctor_tells_of_a_damaged_emulated_processor() {
     assert_eq!(root["verdict"], "missing", "{root}");
     assert!(root["found"].as_str().unwrap().contains("is damaged") && root["remedy"].is_string(), "{root}");
 }
+
+/// The signer of a guest's reference values, by a key of its own.
+fn signed(desk: &Desk, options: &[&str]) -> Output {
+    if !desk.0.path().join("keys").exists() {
+        assert_eq!(desk.run(&["fragment", "chain", "keys"]).status.code(), Some(0));
+    }
+    let sign =
+        ["guest", "sign", "guest.json", "--key", "keys/signer.key", "--chain", "keys/chain.pem", "--feed", "guest"];
+    desk.run(&[&sign[..], options].concat())
+}
+
+/// Whose reference values are taken.
+fn signer<'a>(issuer: &'a str, feed: &'a str, svn: &'a str) -> [&'a str; 6] {
+    ["--endorsement-issuer", issuer, "--endorsement-feed", feed, "--endorsement-least-svn", svn]
+}
+
+#[test]
+fn a_signature_stands_for_reference_values() {
+    let desk = Desk::new();
+    let made = signed(&desk, &["--tee", "emulated-snp", "--json"]);
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert_eq!((&made["file"], &made["svn"]), (&json!("reference-info.emulated-snp.cose"), &json!(1)));
+    let issuer = made["issuer"].as_str().unwrap();
+    let file = ["--endorsement", "reference-info.emulated-snp.cose"];
+    // Neither guest.json nor a number of processors is needed.
+    let without: Vec<&str> = EXPECTED[..2].iter().flat_map(|(name, value)| [*name, *value]).collect();
+    let verify = |more: &[&str]| {
+        let always = ["verify", "ev.json", "--allow-emulated", "root.der", "--json"];
+        let output = desk.run(&[&always[..], &without, &["--profile", "baseline"], more].concat());
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let checks = json["checks"].as_array().cloned().unwrap_or_default();
+        let codes: Vec<_> = checks.iter().filter_map(|check| check["code"].as_str().map(str::to_owned)).collect();
+        (output.status.code(), codes, json, String::from_utf8(output.stderr).unwrap())
+    };
+    // Judged now, since it is signed now; the revocation list ends some day.
+    let time = verify(&[]).1;
+    assert!(time.is_empty() || time == ["crl-stale"], "{time:?}");
+    let good = signer(issuer, "guest", "1");
+    let expected = |codes: &[&str]| -> Vec<String> {
+        let mut all: Vec<String> = time.iter().cloned().chain(codes.iter().map(|code| (*code).to_owned())).collect();
+        all.sort();
+        all
+    };
+    let (_, codes, json, stderr) = verify(&[&file[..], &good].concat());
+    assert_eq!(codes, time, "{stderr}");
+    if time.is_empty() {
+        assert_eq!((&json["outcome"], &json["reference_info"]["issuer"]), (&json!("passed"), &json!(issuer)));
+    }
+    let other = format!("did:x509:0:sha256:{}::eku:1.3.6.1.4.1.311.76.59.1.1", "A".repeat(43));
+    for (options, code) in [
+        (signer(issuer, "guest", "2"), "reference-info-svn"),
+        (signer(issuer, "guests", "1"), "reference-info-feed"),
+        (signer(&other, "guest", "1"), "reference-info-issuer"),
+    ] {
+        let mut codes = verify(&[&file[..], &options].concat()).1;
+        codes.sort();
+        assert_eq!(codes, expected(&["measurement", code]));
+    }
+    // Of another TEE, of another digest, edited, none.
+    assert_eq!(signed(&desk, &["--tee", "snp", "-o", "snp.cose"]).status.code(), Some(0));
+    assert!(verify(&[&["--endorsement", "snp.cose"][..], &good].concat()).1.contains(&"reference-info-tee".to_owned()));
+    let mut bytes = fs::read(desk.0.path().join(file[1])).unwrap();
+    let place = bytes.len() - 9;
+    bytes[place] ^= 1;
+    desk.write("edited.cose", bytes);
+    let codes = verify(&[&["--endorsement", "edited.cose"][..], &good].concat()).1;
+    assert!(codes.contains(&"reference-info-signature".to_owned()), "{codes:?}");
+    assert!(verify(&good).1.contains(&"reference-info-missing".to_owned()));
+    let mut guest = reference();
+    guest["tees"]["emulated-snp"]["launch_digests"][0]["digest"] = json!("05".repeat(48));
+    desk.write("guest.json", guest.to_string());
+    assert_eq!(signed(&desk, &["--tee", "emulated-snp", "--form", "claims"]).status.code(), Some(0));
+    assert_eq!(verify(&[&file[..], &good].concat()).1, expected(&["measurement"]));
+    // What does not go together.
+    let file_alone = verify(&file);
+    assert!(file_alone.0 == Some(2) && file_alone.3.contains("whose signature counts"), "{}", file_alone.3);
+    assert_eq!(verify(&good[..2]).0, Some(2));
+    let none = signed(&desk, &["--tee", "emulated-snp", "--cpus", "3"]);
+    let told = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(none.status.code() == Some(2) && told.contains("have none such"), "{told}");
+}

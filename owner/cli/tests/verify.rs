@@ -210,6 +210,75 @@ fn evidence_of_others_passes_where_it_is_as_expected() {
     assert_eq!((judged.1, judged.2), (Some(0), vec![]));
 }
 
+/// A bundle of ACI with Azure's signed reference values: they are what the launch digest is held against.
+#[test]
+fn azures_signed_reference_values_stand_for_the_launch_digest() {
+    let Some(fixtures) = fixtures() else { return };
+    let read = |name: &str| std::fs::read(recorded(&fixtures, name)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = |report: &str, signed: &[u8]| {
+        let report = |file: &str| BASE64_STANDARD.encode(read(&format!("snp/reports/{report}/{file}")));
+        let json = json!({
+            "attestation": report("report.bin"), "platform_certificates": report("vcek.der"),
+            "uvm_endorsements": BASE64_STANDARD.encode(signed),
+        });
+        let file = folder.path().join("bundle.json");
+        std::fs::write(&file, json.to_string()).unwrap();
+        file.display().to_string()
+    };
+    let did = "did:x509:0:sha256:I__iuL25oXEVFdTP_aBLx_eT1RPHbCQ_ECBQfYZpt9s::eku:1.3.6.1.4.1.311.76.59.1.2";
+    let judged = |file: &str, issuer: &str, svn: &str| {
+        let signer = ["--endorsement-issuer", issuer, "--endorsement-feed", "ContainerPlat-AMD-UVM"];
+        let (_, code, mut codes) = judge(
+            &[&[file, "--profile", "baseline", "--at", "2026-11-23", "--endorsement-least-svn", svn][..], &signer]
+                .concat(),
+        );
+        codes.sort();
+        (code, codes)
+    };
+    let refused = |codes: &[&str]| (Some(1), codes.iter().map(|code| (*code).to_owned()).collect::<Vec<_>>());
+    let genuine = read("azure-aci/uvm-endorsement-svn101.cose");
+    let good = bundle("genoa-v3-aci", &genuine);
+    // Nonce and policy are not expected here, so that it is no pass; nothing is refused.
+    assert_eq!(judged(&good, did, "101"), refused(&[]));
+    assert_eq!(judged(&good, did, "102"), refused(&["measurement", "reference-info-svn"]));
+    let other = did.replace("59.1.2", "59.1.1");
+    assert_eq!(judged(&good, &other, "101"), refused(&["measurement", "reference-info-issuer"]));
+    let other_guest = bundle("genoa-v3-aci", &read("azure-aci/uvm-endorsement-svn100.cose"));
+    assert_eq!(judged(&other_guest, did, "100"), refused(&["measurement"]));
+    let mut edited = genuine;
+    let place = edited.len() - 400;
+    edited[place] ^= 1;
+    let edited = bundle("genoa-v3-aci", &edited);
+    assert_eq!(judged(&edited, did, "101"), refused(&["measurement", "reference-info-signature"]));
+    let output = caveau(&folder, &["verify", &recorded(&fixtures, "azure-aci/uvm-endorsement-svn22.cose")]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && text.contains("this file with --endorsement"), "{text}");
+}
+
+/// Reference values of another tool's, of another guest: nothing of them holds for a recorded report.
+#[test]
+fn a_corim_is_held_against_reports() {
+    let Some(fixtures) = fixtures() else { return };
+    let path = |name: &str| recorded(&fixtures, name);
+    let at = ["--profile", "baseline", "--at", "2026-11-23"];
+    let corim = path("corim/corim-sevsnp-valid.cbor");
+    let report = path("snp/reports/genoa-v3-aci/report.bin");
+    let judged = judge(&[&[report.as_str(), "--reference", &corim][..], &at].concat());
+    assert_eq!((judged.1, judged.2), (Some(1), vec!["measurement".to_owned(), "reference-values".to_owned()]));
+    let folder = tempfile::tempdir().unwrap();
+    let (bad, quote) = (path("corim/corim-sevsnp-bad-refval-key.cbor"), path("tdx/quote-v4-emr.bin"));
+    for (arguments, said) in [
+        (vec![report.as_str(), "--reference", &bad], "it has no number (0)"),
+        (vec![report.as_str(), "--reference", &corim, "--cpus", "1"], "a CoRIM has no such"),
+        (vec![quote.as_str(), "--reference", &corim], "is none"),
+    ] {
+        let output = caveau(&folder, &[&["verify"][..], &arguments, &at].concat());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && text.contains(said), "{said}: {text}");
+    }
+}
+
 #[test]
 fn the_example_is_an_appraisal_policy_and_mistakes_are_told() {
     let Some(fixtures) = fixtures() else { return };

@@ -1,7 +1,7 @@
 //! The guest folder: written whole or not at all, and read back with its parts checked.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -11,6 +11,16 @@ use crate::{FORMAT, GuestImageError, Manifest, Part, Result, Sha256, Tee};
 
 /// Name of the description in a guest folder.
 pub const MANIFEST_FILE: &str = "guest.json";
+
+/// Longest signed reference values that a guest is given: they travel in the header of a request.
+const MAX_REFERENCE_INFO: u64 = 128 * 1024;
+
+/// Name of the signed reference values for `tee` in a guest folder, where there are some. They are no part of the guest: nobody
+/// measures them, and a guest that is built anew has none.
+#[must_use]
+pub fn reference_info_file(tee: Tee) -> String {
+    format!("reference-info.{tee}.cose")
+}
 
 /// A guest on disk.
 #[derive(Clone, Debug)]
@@ -68,6 +78,26 @@ impl GuestFolder {
         })
     }
 
+    /// The signed reference values for `tee`, as they lie there; `None` where there are none.
+    ///
+    /// # Errors
+    /// [`GuestImageError::Io`] where they cannot be read or are too long.
+    pub fn reference_info(&self, tee: Tee) -> Result<Option<Vec<u8>>> {
+        let path = self.path.join(reference_info_file(tee));
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.context("open", &path)?,
+        };
+        let mut bytes = Vec::new();
+        let mut bounded = file.take(MAX_REFERENCE_INFO.saturating_add(1));
+        bounded.read_to_end(&mut bytes).context("read", &path)?;
+        if bytes.len() as u64 > MAX_REFERENCE_INFO {
+            let reason = format!("they have more than {MAX_REFERENCE_INFO} bytes: sign fewer launch digests");
+            return Err(std::io::Error::other(reason)).context("use the signed reference values", &path);
+        }
+        Ok(Some(bytes))
+    }
+
     /// Compares every part with guest.json.
     ///
     /// # Errors
@@ -121,7 +151,8 @@ fn check_names(manifest: &Manifest) -> std::result::Result<(), String> {
 
 /// Whether `name` stays in its folder.
 fn is_plain(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != ".." && name != MANIFEST_FILE
+    let is_of_folder = name == MANIFEST_FILE || Tee::ALL.iter().any(|tee| reference_info_file(*tee) == name);
+    !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != ".." && !is_of_folder
 }
 
 /// Length and digest of a file's contents.

@@ -35,7 +35,7 @@ mod tee;
 
 pub use build::{Inputs, MAX_EXPECTED_VCPUS, build};
 pub use error::{GuestImageError, Result};
-pub use folder::{GuestFolder, MANIFEST_FILE, TeeFiles, read_manifest};
+pub use folder::{GuestFolder, MANIFEST_FILE, TeeFiles, read_manifest, reference_info_file};
 pub use kernel::{KernelPackage, PACKAGE_FILE};
 pub use kernel_build::{KernelBuild, KernelSource, build_kernel};
 pub use manifest::{

@@ -53,6 +53,10 @@ fn the_example_leaves_no_expectation_out() {
     assert_eq!((whole.0, turin.0[..8].to_vec(), turin.0[8..].to_vec()), ([0x11; 64], vec![0x22; 8], vec![0; 56]));
 }
 
+fn did() -> String {
+    format!("did:x509:0:sha256:{}::eku:1.2.3", "A".repeat(43))
+}
+
 #[test]
 fn what_is_not_understood_is_refused() {
     let chip = "0".repeat(128);
@@ -82,6 +86,14 @@ fn what_is_not_understood_is_refused() {
         (json!({ "guest_policy": { "least_abi": "1" } }), "\"1\" is no ABI"),
         (json!({ "guest": { "vmpl": 4 } }), "4 is no privilege level"),
         (json!({ "guest": { "policy_digest": "AA" } }), "failed to read"),
+        (json!({ "endorsers": [] }), "names nobody"),
+        (json!({ "endorsers": [{ "issuer": did(), "feed": "x" }] }), "failed to read"),
+        (json!({ "endorsers": [{ "issuer": "did:web:x", "feed": "x", "least_svn": 1 }] }), "no did:x509"),
+        (json!({ "endorsers": [{ "issuer": did(), "feed": "", "least_svn": 1 }] }), "`feed` is empty"),
+        (
+            json!({ "endorsers": ([1, 2].map(|svn| json!({ "issuer": did(), "feed": "x", "least_svn": svn }))) }),
+            "comes twice for \"x\"",
+        ),
         (json!({ "format": "caveau-appraisal-policy/2" }), "has format `caveau-appraisal-policy/2`"),
     ] {
         let mut file = json!({ "format": FORMAT });

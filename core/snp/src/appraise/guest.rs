@@ -216,6 +216,17 @@ impl Appraisal<'_> {
 
     pub(super) fn measurement(&self) -> Finding {
         let found = self.claims.measurement;
+        let endorsed = self.expected.endorsed_measurements.as_ref();
+        if let Some(digests) = endorsed.filter(|digests| !digests.contains(&found)) {
+            return Finding::broken(
+                "measurement",
+                format!(
+                    "MEASUREMENT is {found}, not one of the {} launch digests in signed reference values that count: another \
+                     guest was started",
+                    digests.len()
+                ),
+            );
+        }
         match &self.expected.measurements {
             Some(digests) => require(
                 digests.contains(&found),
@@ -226,6 +237,9 @@ impl Appraisal<'_> {
                     digests.len()
                 ),
             ),
+            None if endorsed.is_some() => {
+                Finding::Holds("MEASUREMENT is a launch digest in the signed reference values".to_owned())
+            }
             // The firmware has compared the digest with the one in the ID block, which the trusted key signed. But a key signs
             // more than one guest in its life: which one is meant, and from which security version on, is for the owner to say.
             None if self.has_trusted_id_block() && self.expected.names_a_guest() => {

@@ -187,6 +187,8 @@ pub(super) const VERIFY: &str = "Examples:
   caveau verify report.bin                                       a raw report, with vcek.der (or .pem) beside it
   caveau verify quote.bin --collateral collateral.json           a quote of TDX or SGX
   caveau verify token.jwt --token-keys keys.json                 what another verifier found
+  caveau verify ev.json --nonce … --policy db.rego --endorsement guest.cose --endorsement-issuer did:x509:… \\
+      --endorsement-feed example.org/guest --endorsement-least-svn 3     signed reference values instead of guest.json
 
 FILE may be any evidence: that of a group, a report of SEV-SNP (raw, in hexadecimal or base64, or in a bundle of ACI), evidence of a
 confidential VM of Azure's, a quote of TDX or SGX, or a token (EAR, MAA). What it is, is told by its contents. Certificates and
@@ -205,6 +207,7 @@ pub(super) const MEASURE: &str = "Examples:
 pub(super) const GUEST: &str = "Examples:
   caveau guest kernel build --source linux-source-6.12.deb
   caveau guest build --agent caveau-agent
+  caveau guest sign --key keys/signer.key --chain keys/chain.pem --feed example.org/guest
   caveau guest inspect";
 
 /// `caveau guest build`.
@@ -230,6 +233,16 @@ The same sources, options, compiler and linker give the same bytes.";
 /// `caveau guest kernel options`.
 pub(super) const GUEST_KERNEL_OPTIONS: &str = "Examples:
   caveau guest kernel options";
+
+/// `caveau guest sign`.
+pub(super) const GUEST_SIGN: &str = "Examples:
+  caveau guest sign --key keys/signer.key --chain keys/chain.pem --feed example.org/guest
+  caveau guest sign guest.json --tee emulated-snp --key keys/signer.key --chain keys/chain.pem --feed example.org/guest
+  caveau guest sign guest.json --cpus 1 --cpu-type EPYC-Genoa --pkcs11 'pkcs11:token=web;object=signer' \\
+      --chain keys/chain.pem --feed example.org/guest -o one.cose
+
+The security version is guest.json's. Verifiers take it by `caveau verify --endorsement FILE --endorsement-issuer DID
+--endorsement-feed TEXT --endorsement-least-svn N`. `caveau fragment chain` makes a key to try with.";
 
 /// `caveau guest inspect`.
 pub(super) const GUEST_INSPECT: &str = "Examples:

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use caveau_cose::{Algorithm, KeyKind};
+use caveau_cose::KeyKind;
 use caveau_evidence::Timestamp;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::examples;
 use super::run::{ContainerOptions, Fetch};
+use super::signing::Signing;
 
 /// `caveau fragment`.
 #[derive(Debug, Subcommand)]
@@ -110,27 +111,8 @@ pub(crate) struct FragmentSign {
     /// What the fragment is about, such as an image's name without tag: policies ask for it.
     #[arg(long, short, value_name = "TEXT")]
     pub(crate) feed: String,
-    /// The signer's certificates in PEM: its own first, each signed by the next, the authority that policies name last.
-    #[arg(long, value_name = "FILE", help_heading = "Key")]
-    pub(crate) chain: PathBuf,
-    /// The signer's private key in PEM.
-    #[arg(long, value_name = "FILE", help_heading = "Key", required_unless_present = "pkcs11")]
-    pub(crate) key: Option<PathBuf>,
-    /// The signer's private key in a token, by a URI as of RFC 7512: pkcs11:token=NAME;object=NAME?module-path=FILE
-    /// with the PIN's file as pin-source=FILE, or the PIN in the variable CAVEAU_PIN.
-    #[arg(long, value_name = "URI", help_heading = "Key", conflicts_with = "key")]
-    pub(crate) pkcs11: Option<String>,
-    /// Signature algorithm: ES256, ES384, ES512, PS256, PS384, PS512 or EdDSA [default: the one that goes with the
-    /// key].
-    #[arg(long, value_name = "NAME", help_heading = "Key")]
-    pub(crate) algorithm: Option<Algorithm>,
-    /// The signer's did:x509 [default: by the last certificate of the chain, and the signer's extended key usage or
-    /// name].
-    #[arg(long, value_name = "DID", help_heading = "Envelope")]
-    pub(crate) issuer: Option<String>,
-    /// Where the envelope names issuer and feed.
-    #[arg(long, value_enum, default_value_t = FormChoice::Legacy, help_heading = "Envelope")]
-    pub(crate) form: FormChoice,
+    #[command(flatten)]
+    pub(crate) signing: Signing,
     /// Security version in the envelope, with `--form claims` [default: the fragment's own].
     #[arg(long, value_name = "N", help_heading = "Envelope")]
     pub(crate) svn: Option<i64>,
@@ -141,15 +123,6 @@ pub(crate) struct FragmentSign {
 
 /// The media type of a fragment's text, as other tools write it.
 pub(crate) const FRAGMENT_CONTENT: &str = "application/unknown+rego";
-
-/// Where an envelope names issuer and feed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FormChoice {
-    /// In the headers iss and feed, which every guest reads.
-    Legacy,
-    /// In CWT claims, with the security version: newer guests then judge it before they load the text.
-    Claims,
-}
 
 /// `caveau fragment inspect`.
 #[derive(Debug, Args)]

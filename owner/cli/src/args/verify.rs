@@ -22,7 +22,7 @@ pub(crate) struct Verify {
     /// The policy that must be in force.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
-    /// The guest's reference values: its guest.json.
+    /// The guest's reference values: its guest.json; for reports of SEV-SNP also a CoRIM of AMD's profile.
     #[arg(long, value_name = "FILE")]
     pub(crate) reference: Option<PathBuf>,
     /// Number of virtual processors that it was started with.
@@ -55,6 +55,20 @@ pub(crate) struct Verify {
     /// Judge as of this time (2026-11-23 or 2026-11-23T12:00:00Z) instead of now.
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<caveau_evidence::Timestamp>,
+    /// Signed reference values to judge a report of SEV-SNP by, as `caveau guest sign` writes them or ACI has them, in binary or
+    /// base64. Repeatable. Those that came with the evidence are judged, too.
+    #[arg(long, value_name = "FILE", help_heading = "Signed reference values")]
+    pub(crate) endorsement: Vec<PathBuf>,
+    /// Whose signed reference values to take for the launch digest: a did:x509.
+    #[arg(long, value_name = "DID", help_heading = "Signed reference values",
+        requires_all = ["endorsement_feed", "endorsement_least_svn"])]
+    pub(crate) endorsement_issuer: Option<caveau_cose::DidX509>,
+    /// What the signer must say that they are about.
+    #[arg(long, value_name = "TEXT", help_heading = "Signed reference values", requires = "endorsement_issuer")]
+    pub(crate) endorsement_feed: Option<String>,
+    /// Least security version that the signer must say the guest has.
+    #[arg(long, value_name = "N", help_heading = "Signed reference values", requires = "endorsement_issuer")]
+    pub(crate) endorsement_least_svn: Option<u64>,
     /// File with collateral of Intel's, for quotes of SGX and TDX. Repeatable.
     #[arg(long, value_name = "FILE", help_heading = "Certificates")]
     pub(crate) collateral: Vec<PathBuf>,

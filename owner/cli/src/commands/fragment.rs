@@ -110,7 +110,11 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-fn now() -> Result<Timestamp> {
+/// The time by this machine's clock.
+///
+/// # Errors
+/// Where that is set before 1970.
+pub(super) fn now() -> Result<Timestamp> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Ok(Timestamp::from_unix(now.context("the clock is set before 1970")?.as_secs()))
 }

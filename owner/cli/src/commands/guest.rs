@@ -1,4 +1,6 @@
-//! `caveau guest`: build and inspect the measured guest, and its kernel.
+//! `caveau guest`: build, sign and inspect the measured guest, and its kernel.
+
+mod sign;
 
 use std::{
     num::NonZeroUsize,
@@ -45,6 +47,7 @@ pub(crate) fn run(command: args::Guest, json: bool, quiet: bool) -> Result<Outco
             ui::print(OPTIONS)?;
             return Ok(Outcome::Done);
         }
+        args::Guest::Sign(command) => return sign::run(&command, json, quiet),
         args::Guest::Inspect { guest } => {
             let guest = GuestFolder::open(&guest.path()?)?;
             guest.check()?;

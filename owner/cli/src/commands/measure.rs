@@ -13,10 +13,7 @@ use crate::{args, exit::Outcome, ui};
 /// # Errors
 /// Where a part cannot be read, or the parts cannot be launched together.
 pub(crate) fn run(command: &args::Measure, json: bool) -> Result<Outcome> {
-    let tee = match command.tee {
-        args::MeasuredTee::Snp => Tee::Snp,
-        args::MeasuredTee::EmulatedSnp => Tee::EmulatedSnp,
-    };
+    let tee = Tee::from(command.tee);
     if tee == Tee::EmulatedSnp && command.firmware.is_some() {
         bail!("--firmware is for --tee snp; the emulated TEE boots the guest's own, with its option ROMs");
     }
@@ -60,6 +57,15 @@ pub(crate) fn run(command: &args::Measure, json: bool) -> Result<Outcome> {
         ui::line(digest)?;
     }
     Ok(Outcome::Done)
+}
+
+impl From<args::MeasuredTee> for Tee {
+    fn from(choice: args::MeasuredTee) -> Self {
+        match choice {
+            args::MeasuredTee::Snp => Self::Snp,
+            args::MeasuredTee::EmulatedSnp => Self::EmulatedSnp,
+        }
+    }
 }
 
 /// Names and bytes of what runs before the kernel.

@@ -12,4 +12,5 @@ pub(crate) mod policy;
 pub(crate) mod policy_corpus;
 pub(crate) mod policy_tools;
 pub(crate) mod run;
+mod signing;
 pub(crate) mod verify;

@@ -3,6 +3,7 @@
 mod beside;
 mod expected;
 mod show;
+mod signed;
 
 use std::{
     fs,
@@ -15,15 +16,18 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use caveau_emulated::SoftwareRoot;
 use caveau_evidence::{
-    APPRAISAL_POLICY_EXAMPLE, AnyEvidence, AppraisalPolicy, AzureEvidence, AzureExpectations, Certificates, Check,
+    APPRAISAL_POLICY_EXAMPLE, Accepted, AnyEvidence, AppraisalPolicy, AzureEvidence, AzureExpectations, Certificates,
     Expectations, ExpectedReportData, Judgement, MAX_EVIDENCE_BYTES, Outcome as Judged, Profile, SnpBundle, Tee,
-    Timestamp, Verdict, dcap, judge, judge_azure, judge_quote, recognise, sha256, snp_judgement,
+    Timestamp, Verdict,
+    corim::Corim,
+    dcap, judge, judge_azure, judge_quote, recognise, sha256, snp_judgement,
     token::{Token, TokenExpectations, TokenKey, judge_token},
 };
-use caveau_guest_image::{Manifest, read_manifest};
+use caveau_guest_image::Manifest;
 use caveau_protocol::Nonce;
 
 use crate::{args, commands::policy, endorsement, exit::Outcome, ui};
+use expected::Reference;
 
 /// Runs it.
 ///
@@ -35,7 +39,15 @@ pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Out
         return Ok(Outcome::Done);
     };
     let evidence = recognise(&read(file)?).with_context(|| format!("failed to read {}", file.display()))?;
+    if !matches!(evidence, AnyEvidence::Snp(_))
+        && (!command.endorsement.is_empty() || command.endorsement_issuer.is_some())
+    {
+        bail!("signed reference values are judged along with a report of SEV-SNP, and {} is none", file.display());
+    }
     let owner = Owner::new(command, file, quiet)?;
+    if !matches!(evidence, AnyEvidence::Snp(_)) && owner.corim().is_some() {
+        bail!("a CoRIM is held against a report of SEV-SNP, and {} is none", file.display());
+    }
     let judged = match evidence {
         AnyEvidence::Snp(bundle) => owner.judge_snp(*bundle)?,
         AnyEvidence::Azure(evidence) => owner.judge_azure(*evidence)?,
@@ -46,6 +58,10 @@ pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Out
              --certificates",
             file.display()
         ),
+        AnyEvidence::SignedValues(_) => bail!(
+            "{} holds signed reference values, and no evidence: give the report, and this file with --endorsement",
+            file.display()
+        ),
         AnyEvidence::Collateral(_) => bail!(
             "{} holds collateral of Intel's, and no evidence: give the quote, and this file with --collateral",
             file.display()
@@ -54,10 +70,11 @@ pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Out
     // What runs is only said where the report vouches for it. The reference values are what it was held against only along with
     // a number of processors.
     let is_measured = command.cpus.is_some() && holds(&judged.judgement, "measurement");
-    let measured = owner.reference.clone().filter(|_| is_measured).zip(judged.tee);
+    let measured = owner.manifest().filter(|_| is_measured).cloned().zip(judged.tee);
     let measured = measured.map(|(manifest, tee)| expected::of_tee(manifest, tee));
     let bound = owner.policy.as_deref().filter(|_| holds(&judged.judgement, "policy"));
-    let subject = show::Subject { form: &judged.form, measured: measured.as_ref(), policy: bound };
+    let signed = judged.signed.as_ref().filter(|_| holds(&judged.judgement, "measurement"));
+    let subject = show::Subject { form: &judged.form, measured: measured.as_ref(), signed, policy: bound };
     show::print(&judged.judgement, &subject, owner.standing.sha256.as_deref(), json)?;
     Ok(match judged.judgement.outcome {
         Judged::Passed => Outcome::Done,
@@ -95,13 +112,15 @@ struct Answer {
     judgement: Judgement,
     /// The TEE by whose reference values it was judged, where it was.
     tee: Option<Tee>,
+    /// Signed reference values that count.
+    signed: Option<Accepted>,
 }
 
 /// What the owner brings.
 struct Owner<'a> {
     command: &'a args::Verify,
     file: &'a Path,
-    reference: Option<Manifest>,
+    reference: Option<Reference>,
     policy: Option<String>,
     standing: Standing,
     profile: Profile,
@@ -117,13 +136,23 @@ impl<'a> Owner<'a> {
         Ok(Self {
             command,
             file,
-            reference: command.reference.as_deref().map(read_manifest).transpose()?,
+            reference: command.reference.as_deref().map(Reference::read).transpose()?,
             policy: command.policy.as_deref().map(policy::read).transpose()?,
             standing,
             profile,
             at: command.at.unwrap_or(now),
             quiet,
         })
+    }
+
+    /// The guest's description.
+    fn manifest(&self) -> Option<&Manifest> {
+        if let Some(Reference::Guest(manifest)) = &self.reference { Some(manifest) } else { None }
+    }
+
+    /// Reference values of other tools.
+    const fn corim(&self) -> Option<&Corim> {
+        if let Some(Reference::Corim(corim)) = &self.reference { Some(corim) } else { None }
     }
 
     /// A report of SEV-SNP, of hardware or emulated.
@@ -136,6 +165,8 @@ impl<'a> Owner<'a> {
         let (certificates, least) = self.complete(given, evidence.tee, &evidence.report)?;
         evidence.certificates = certificates;
         expected.least_crl_number = expected.least_crl_number.max(least);
+        let signed = signed::judge(self.command, &self.standing.policy, endorsements, &evidence, self.at)?;
+        expected.endorsed_measurements = signed.measurements;
         // An emulated processor is looked at only by who asked for it by name; everything else goes to the hardware verifier,
         // which refuses emulated evidence.
         let appraisal = match &self.command.allow_emulated {
@@ -145,13 +176,10 @@ impl<'a> Owner<'a> {
             }
             _ => judge(&evidence, &expected, self.profile, self.at),
         };
-        let mut judgement = snp_judgement(appraisal);
-        if !endorsements.is_empty() {
-            let sentence =
-                "signed reference values came along; they count for nothing before their signature is verified";
-            judgement.checks.push(Check::skipped("reference-info", sentence));
-        }
-        Ok(Answer { form: form.to_owned(), judgement, tee: Some(evidence.tee) })
+        let corim = self.corim().map(|corim| corim.check(appraisal.claims.as_ref(), self.at));
+        let appraisal = appraisal.with_checks(signed.checks.into_iter().chain(corim).collect());
+        let judgement = snp_judgement(appraisal);
+        Ok(Answer { form: form.to_owned(), judgement, tee: Some(evidence.tee), signed: signed.accepted })
     }
 
     fn judge_azure(&self, mut evidence: AzureEvidence) -> Result<Answer> {
@@ -176,7 +204,7 @@ impl<'a> Owner<'a> {
             tdx: self.standing.policy.intel.clone(),
         };
         let judgement = judge_azure(&evidence, &expected, self.profile, self.at);
-        Ok(Answer { form: judgement.kind.to_string(), judgement, tee: None })
+        Ok(Answer { form: judgement.kind.to_string(), judgement, tee: None, signed: None })
     }
 
     fn judge_quote(&self, quote: &[u8], collateral: dcap::Collateral) -> Result<Answer> {
@@ -187,7 +215,7 @@ impl<'a> Owner<'a> {
         let expected =
             dcap::Expectations { report_data: self.command.report_data, ..self.standing.policy.intel.clone() };
         let judgement = judge_quote(quote, &collateral, &expected, self.profile, self.at);
-        Ok(Answer { form: judgement.kind.to_string(), judgement, tee: None })
+        Ok(Answer { form: judgement.kind.to_string(), judgement, tee: None, signed: None })
     }
 
     fn judge_token(&self, token: &Token) -> Result<Answer> {
@@ -200,7 +228,7 @@ impl<'a> Owner<'a> {
         let expected =
             TokenExpectations { issuers: self.standing.policy.issuers.clone(), nonce: self.raw_nonce()?, snp };
         let judgement = judge_token(token, &keys, &expected, self.profile, self.at);
-        Ok(Answer { form: judgement.kind.to_string(), judgement, tee: Some(Tee::Snp) })
+        Ok(Answer { form: judgement.kind.to_string(), judgement, tee: Some(Tee::Snp), signed: None })
     }
 
     fn expectations(&self, tee: Tee, challenge: Option<ExpectedReportData>) -> Result<Expectations> {

@@ -1,29 +1,62 @@
 //! What the owner expects of evidence: the appraisal policy, and what the options add to it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs::File, io::Read as _, path::Path};
 
-use anyhow::{Result, bail};
-use caveau_evidence::{Expectations, Hex, Tee};
-use caveau_guest_image::Manifest;
+use anyhow::{Context as _, Result, bail};
+use caveau_evidence::{
+    Expectations, Hex, Tee,
+    corim::{Corim, MAX_CORIM_BYTES},
+};
+use caveau_guest_image::{Manifest, read_manifest};
 use caveau_policy::PolicyDigest;
 
 use crate::{args, ui};
+
+/// Reference values that the owner has.
+pub(super) enum Reference {
+    /// Of other tools: what reports must be, all of it.
+    Corim(Corim),
+    /// A guest.json.
+    Guest(Box<Manifest>),
+}
+
+impl Reference {
+    /// Reads a file of either kind, told by its first bytes.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is neither.
+    pub(super) fn read(file: &Path) -> Result<Self> {
+        let mut start = Vec::new();
+        let failed = || format!("failed to read {}", file.display());
+        let opened = File::open(file).with_context(failed)?;
+        opened.take(u64::try_from(MAX_CORIM_BYTES)? + 1).read_to_end(&mut start).with_context(failed)?;
+        if Corim::is_likely(&start) {
+            let corim = Corim::parse(&start).with_context(|| format!("failed to use {}", file.display()))?;
+            return Ok(Self::Corim(corim));
+        }
+        Ok(Self::Guest(Box::new(read_manifest(file)?)))
+    }
+}
 
 /// What the owner expects of SEV-SNP, but for its report data: the appraisal policy, and what the options add to it. Nothing of it comes from the evidence but the
 /// kind of TEE, which chooses the list that the measurement must be on.
 pub(super) fn expectations(
     command: &args::Verify,
     tee: Tee,
-    reference: Option<&Manifest>,
+    reference: Option<&Reference>,
     policy: Option<&str>,
     of_file: Expectations,
     quiet: bool,
 ) -> Result<Expectations> {
     // One without the other says nothing of the launch digest: an expectation that is missing, which is for the outcome to tell.
     let measurements = match (reference, command.cpus) {
-        (Some(manifest), Some(cpus)) => Some(digests(manifest, tee, cpus)),
+        (Some(Reference::Guest(manifest)), Some(cpus)) => Some(digests(manifest, tee, cpus)),
+        (Some(Reference::Corim(corim)), None) => Some(corim.measurements()),
+        (Some(Reference::Corim(_)), Some(_)) => {
+            bail!("--cpus chooses among the reference values of a guest.json: a CoRIM has no such")
+        }
         (None, None) => None,
-        (Some(_), None) => {
+        (Some(Reference::Guest(_)), None) => {
             let why = "the launch digest depends on the number of processors";
             ui::note(quiet, &format!("--cpus is missing, without which --reference expects nothing: {why}"));
             None

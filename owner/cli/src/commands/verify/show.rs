@@ -1,7 +1,7 @@
 //! A judgement, as people and programs read it.
 
 use anyhow::Result;
-use caveau_evidence::{Judgement, Outcome, Subject as Claims, TeeClass, Verdict, azure_claims, ear};
+use caveau_evidence::{Accepted, Judgement, Outcome, Subject as Claims, TeeClass, Verdict, azure_claims, ear};
 use caveau_guest_image::Manifest;
 use caveau_policy::{Policy, model::Container, open_points};
 use serde_json::{Value, json};
@@ -14,6 +14,8 @@ pub(super) struct Subject<'a> {
     pub(super) form: &'a str,
     /// The guest, where its launch digest was found in reference values.
     pub(super) measured: Option<&'a Manifest>,
+    /// Who signed for its launch digest, where somebody did whose word counts.
+    pub(super) signed: Option<&'a Accepted>,
     /// The policy, where the report vouches for it.
     pub(super) policy: Option<&'a str>,
 }
@@ -35,6 +37,7 @@ pub(super) fn print(
             object.insert("recognised".into(), json!(subject.form));
             object.insert("appraisal_policy_sha256".into(), json!(appraisal_policy));
             object.insert("guest".into(), serde_json::to_value(subject.measured)?);
+            object.insert("reference_info".into(), serde_json::to_value(subject.signed)?);
             object.insert("policy".into(), parsed.as_ref().map_or(json!(null), policy_json));
             object.insert("azure_claims".into(), by_azure_names(judgement));
             object.insert("ear".into(), ear(judgement, appraisal_policy));
@@ -44,6 +47,7 @@ pub(super) fn print(
     let mut text = format!("Recognised as {}\n\n", subject.form);
     text += &processor(judgement)?;
     text.extend(subject.measured.map(guest));
+    text.extend(subject.signed.map(signed));
     text.extend(parsed.as_ref().map(policy_text));
     text.push_str("Checks\n");
     for check in &judgement.checks {
@@ -118,6 +122,17 @@ fn guest(manifest: &Manifest) -> String {
     text.extend(manifest.parts.iter().map(|(name, part)| row(name, &format!("sha256 {}", part.sha256))));
     let modules: Vec<_> = manifest.modules.iter().map(|module| module.name.as_str()).collect();
     text += &row("modules", &modules.join(" "));
+    text.push('\n');
+    text
+}
+
+/// Who signed for the launch digest.
+fn signed(accepted: &Accepted) -> String {
+    let mut text = String::from("Signed reference values (launch digest found in them)\n");
+    text += &row("issuer", &accepted.issuer);
+    text += &row("feed", &accepted.feed);
+    text += &row("guest svn", &accepted.svn.to_string());
+    text.extend(accepted.signed_at.map(|time| row("signed at", &time.to_string())));
     text.push('\n');
     text
 }

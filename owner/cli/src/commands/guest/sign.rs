@@ -1,0 +1,87 @@
+//! `caveau guest sign`: launch digests as signed reference values.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use caveau_cose::Form;
+use caveau_evidence::{Hex, REFERENCE_INFO_TYPE, ReferenceInfo, Tee as EvidenceTee};
+use caveau_guest_image::{MANIFEST_FILE, Manifest, Tee, read_manifest, reference_info_file};
+
+use crate::{
+    args,
+    commands::signing::{Content, Signatory},
+    exit::Outcome,
+    files, ui,
+};
+
+/// Runs it.
+///
+/// # Errors
+/// Where guest.json has no such launch digest, the key cannot be used, or a file cannot be read or written.
+pub(super) fn run(command: &args::GuestSign, json: bool, quiet: bool) -> Result<Outcome> {
+    let file = match &command.file {
+        Some(file) => file.clone(),
+        None => command.guest.path()?.join(MANIFEST_FILE),
+    };
+    let tee = command.tee.into();
+    let info = reference_info(command, &read_manifest(&file)?, tee)
+        .with_context(|| format!("failed to sign for {}", file.display()))?;
+    let payload = info.to_json()?;
+    let signatory = Signatory::new(&command.signing)?;
+    let in_header = signatory.form == Form::Claims;
+    let svn = in_header.then(|| i64::try_from(info.svn)).transpose()?;
+    let content = Content { payload: payload.as_bytes(), content_type: REFERENCE_INFO_TYPE, feed: &command.feed, svn };
+    let signed = signatory.sign(&content)?;
+    let output = command.output.clone().unwrap_or_else(|| file.with_file_name(reference_info_file(tee)));
+    if output == Path::new("-") {
+        io::stdout().lock().write_all(&signed).context("failed to write to standard output")?;
+        return Ok(Outcome::Done);
+    }
+    files::write(&output, &signed)?;
+    report(command, &signatory.issuer, &info, &output, json, quiet)
+}
+
+/// Says by what a verifier takes them.
+fn report(
+    command: &args::GuestSign,
+    issuer: &str,
+    info: &ReferenceInfo,
+    output: &Path,
+    json: bool,
+    quiet: bool,
+) -> Result<Outcome> {
+    let count = info.measurements.len();
+    ui::note(quiet, &format!("signed {count} launch digests into {}", output.display()));
+    if json {
+        ui::json(&serde_json::json!({
+            "file": output, "issuer": issuer, "feed": command.feed, "svn": info.svn, "tee": info.tee,
+            "measurements": info.measurements,
+        }))?;
+    } else {
+        ui::line(issuer)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// What is to be signed of a guest.
+fn reference_info(command: &args::GuestSign, manifest: &Manifest, tee: Tee) -> Result<ReferenceInfo> {
+    let all = manifest.tees.get(&tee).map(|info| info.launch_digests.as_slice()).unwrap_or_default();
+    let wanted = all.iter().filter(|expected| command.cpus.is_none_or(|cpus| cpus == expected.vcpus));
+    let wanted = wanted.filter(|expected| command.cpu_type.as_ref().is_none_or(|name| *name == expected.vcpu_type));
+    let mut measurements: Vec<_> = wanted.map(|expected| Hex(*expected.digest.as_bytes())).collect();
+    measurements.dedup();
+    ensure!(
+        !measurements.is_empty(),
+        "its {} launch digests for {tee} have none such; `caveau guest build` with --snp-firmware, --cpu-type and \
+         --max-cpus lists them",
+        all.len()
+    );
+    let of_evidence = match tee {
+        Tee::EmulatedSnp => EvidenceTee::EmulatedSnp,
+        Tee::Snp => EvidenceTee::Snp,
+    };
+    Ok(ReferenceInfo { svn: manifest.svn.into(), tee: of_evidence, measurements })
+}

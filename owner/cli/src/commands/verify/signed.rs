@@ -1,0 +1,49 @@
+//! Signed reference values: what came along and what the owner gives, and whose the owner takes.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, bail};
+use caveau_cose::MAX_ENVELOPE_BYTES;
+use caveau_evidence::{AppraisalPolicy, Endorser, Evidence, SignedValues, Timestamp, judge_signed_values};
+
+use crate::args;
+
+/// Judges them.
+///
+/// # Errors
+/// Where a file cannot be read, or nothing says whose signature counts.
+pub(super) fn judge(
+    command: &args::Verify,
+    standing: &AppraisalPolicy,
+    came_along: Vec<Vec<u8>>,
+    evidence: &Evidence,
+    at: Timestamp,
+) -> Result<SignedValues> {
+    let endorsers = endorsers(command, standing)?;
+    if endorsers.is_empty() && !command.endorsement.is_empty() {
+        bail!(
+            "--endorsement needs to be told whose signature counts: give --endorsement-issuer with --endorsement-feed and \
+             --endorsement-least-svn, or `endorsers` in the appraisal policy"
+        );
+    }
+    let mut envelopes = came_along;
+    for file in &command.endorsement {
+        let bytes = fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
+        // In base64, a third more.
+        if bytes.len() / 2 > MAX_ENVELOPE_BYTES {
+            bail!("{} has {} bytes: no signed reference values are that long", file.display(), bytes.len());
+        }
+        envelopes.push(bytes);
+    }
+    Ok(judge_signed_values(&envelopes, &endorsers, evidence, at))
+}
+
+/// Whose signed reference values count, by option or by the appraisal policy.
+fn endorsers(command: &args::Verify, standing: &AppraisalPolicy) -> Result<Vec<Endorser>> {
+    let given = (&command.endorsement_issuer, &command.endorsement_feed, command.endorsement_least_svn);
+    let (Some(issuer), Some(feed), Some(least_svn)) = given else { return Ok(standing.endorsers.clone()) };
+    if !standing.endorsers.is_empty() {
+        bail!("--endorsement-issuer and the appraisal policy's `endorsers` say the same thing: give one of them");
+    }
+    Ok(vec![Endorser { issuer: issuer.clone(), feed: feed.clone(), least_svn, in_force: false }])
+}
