@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 /// A guest with its policy in force.
 pub(super) fn with_policy(host: &Hostile, policy: &str) -> RawGuest {
     let mut guest = RawGuest::boot(host, policy);
-    let taken = guest.ask(AgentRequest::SetPolicy { host_certificates: None }, policy.as_bytes());
+    let taken = guest.ask(AgentRequest::SetPolicy { host_certificates: None, reference_info: None }, policy.as_bytes());
     assert!(matches!(taken, Ok(AgentReply::Policy { .. })), "{taken:?}");
     guest
 }
@@ -102,7 +102,7 @@ fn what_a_request_cannot_say() {
     scratch["request"]["args"]["path"] = json!("/dev/mapper/../sda");
     does_not_exist(&mut guest, &scratch);
     // Another enforcer, or none.
-    let mut policy = written(13, AgentRequest::SetPolicy { host_certificates: None });
+    let mut policy = written(13, AgentRequest::SetPolicy { host_certificates: None, reference_info: None });
     policy["request"]["args"]["enforcer"] = json!("open_door");
     does_not_exist(&mut guest, &policy);
     // Identifiers that are paths.

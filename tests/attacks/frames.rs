@@ -28,8 +28,9 @@ fn steps_without_a_policy_and_with_another_one() {
         is_refused(guest.ask(step, b""), "Invalid: no policy is in force");
     }
     // Replaced, edited, empty, cut: HOST_DATA is another text's. Not text: no policy at all. Still nothing is done.
-    let set =
-        |guest: &mut RawGuest, policy: &[u8]| guest.ask(AgentRequest::SetPolicy { host_certificates: None }, policy);
+    let set = |guest: &mut RawGuest, policy: &[u8]| {
+        guest.ask(AgentRequest::SetPolicy { host_certificates: None, reference_info: None }, policy)
+    };
     let edited = host.plan.policy.replacen("allow_stdio_access", "allow_stdio_acces", 1);
     assert_ne!(edited, host.plan.policy, "it is edited");
     for policy in ["package policy\n", &edited, "", &host.plan.policy[1..], &format!("{}\n", host.plan.policy)] {

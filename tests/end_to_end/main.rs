@@ -4,6 +4,7 @@
 
 mod busybox;
 mod confined;
+mod endorsed;
 mod extension;
 mod firmware;
 mod fragments;

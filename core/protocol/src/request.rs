@@ -84,6 +84,10 @@ pub enum AgentRequest {
         /// as `host-amd-cert-base64` unread.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         host_certificates: Option<String>,
+        /// Base64 of the guest's signed reference values (COSE_Sign1), handed on to containers as `reference-info-base64`
+        /// without a look at whose they are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reference_info: Option<String>,
     },
     /// Ends every container and powers the guest off.
     Shutdown,

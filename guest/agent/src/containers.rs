@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     answer::{Answer, denied, done, failed, invalid, runtime},
-    context::{ContainerFiles, Context, VARIABLE},
+    context::{ContainerFiles, Contents, Context, VARIABLE},
     live::Live,
     outside::{Contained, Maker, Runs},
 };
@@ -55,9 +55,9 @@ impl<M: Maker> Containers<M> {
     ///
     /// # Errors
     /// Where its files cannot be written.
-    pub(crate) fn context(&self, policy: &str, host_certificates: Option<&str>) -> std::io::Result<Context> {
+    pub(crate) fn context(&self, contents: &Contents<'_>) -> std::io::Result<Context> {
         let (folder, space) = self.maker.space();
-        Context::new(folder, space, policy, host_certificates)
+        Context::new(folder, space, contents)
     }
 
     /// Makes a container in its mounted root file system.

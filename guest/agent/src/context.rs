@@ -20,6 +20,18 @@ pub(crate) enum Space {
     Folder,
 }
 
+/// What the security context holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Contents<'a> {
+    /// The policy in force.
+    pub(crate) policy: &'a str,
+    /// The certificates that go with reports, as JSON.
+    pub(crate) host_certificates: Option<&'a str>,
+    /// Signed reference values (COSE_Sign1). The host gives them, and nobody here believes them: whoever verifies a report
+    /// knows whose signature to expect.
+    pub(crate) reference_info: Option<&'a [u8]>,
+}
+
 /// The security context: made once, when the policy is in force.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -31,21 +43,21 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Writes the policy below `folder`, and the host's certificates where there are some, each in base64.
+    /// Writes the policy below `folder`, and what else there is, each in base64.
     ///
     /// # Errors
     /// Where the files cannot be written.
-    pub(crate) fn new(
-        folder: PathBuf,
-        space: Space,
-        policy: &str,
-        host_certificates: Option<&str>,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(folder: PathBuf, space: Space, contents: &Contents<'_>) -> io::Result<Self> {
         let security = folder.join("security");
         fs::create_dir_all(&security)?;
-        fs::write(security.join("security-policy-base64"), BASE64_STANDARD.encode(policy))?;
-        if let Some(certificates) = host_certificates {
-            fs::write(security.join("host-amd-cert-base64"), BASE64_STANDARD.encode(certificates))?;
+        for (name, content) in [
+            ("security-policy-base64", Some(contents.policy.as_bytes())),
+            ("host-amd-cert-base64", contents.host_certificates.map(str::as_bytes)),
+            ("reference-info-base64", contents.reference_info),
+        ] {
+            if let Some(content) = content {
+                fs::write(security.join(name), BASE64_STANDARD.encode(content))?;
+            }
         }
         // A random name, as in ACI: no image can have put something there.
         let mut random = [0u8; 8];
@@ -149,10 +161,15 @@ mod tests {
             let text = fs::read_to_string(folder.path().join("security").join(name)).ok()?;
             Some(String::from_utf8(BASE64_STANDARD.decode(text).unwrap()).unwrap())
         };
-        Context::new(folder.path().to_owned(), Space::Folder, "policy", None).unwrap();
-        assert_eq!([read("security-policy-base64"), read("host-amd-cert-base64")], [Some("policy".into()), None]);
-        let context = Context::new(folder.path().to_owned(), Space::Folder, "policy", Some("{}")).unwrap();
-        assert_eq!(read("host-amd-cert-base64").unwrap(), "{}");
+        let new = |host_certificates, reference_info| {
+            let contents = Contents { policy: "policy", host_certificates, reference_info };
+            Context::new(folder.path().to_owned(), Space::Folder, &contents).unwrap()
+        };
+        let names = ["security-policy-base64", "host-amd-cert-base64", "reference-info-base64"];
+        new(None, None);
+        assert_eq!(names.map(read), [Some("policy".into()), None, None]);
+        let context = new(Some("{}"), Some(b"signed"));
+        assert_eq!(names.map(read), ["policy", "{}", "signed"].map(|text| Some(text.to_owned())));
         let files = context.files(1, "web").unwrap();
         let binds = context.binds(&files);
         let places: Vec<&str> = binds.iter().skip(1).map(|bind| bind.destination.as_str()).collect();

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use caveau_policy::{Enforcer, Platform, RecordLine, request};
 use caveau_protocol::{AgentError, AgentReply, AgentRequest, ContainerId, EventKind, Hello, LayerId, MountScratch};
 use caveau_storage::CorruptionWatch;
@@ -17,7 +18,7 @@ use crate::{
     attester::Attester,
     connection::Steps,
     containers::Containers,
-    context::Context,
+    context::{Contents, Context},
     fragments,
     live::Live,
     outside::{Disks, Maker, Network, Placed, Source},
@@ -136,14 +137,20 @@ impl<D: Disks, M: Maker> Gate<D, M> {
     }
 
     /// Puts a policy in force, once.
-    fn set_policy(&mut self, body: Vec<u8>, host_certificates: Option<&str>) -> Answer {
+    fn set_policy(&mut self, body: Vec<u8>, host_certificates: Option<&str>, reference_info: Option<&str>) -> Answer {
         if self.in_force.is_some() {
             return Err(invalid("a policy is in force: it cannot be replaced"));
         }
         let text = String::from_utf8(body).map_err(|_| invalid("the policy is not UTF-8 text"))?;
+        let decoded = reference_info.map(|text| BASE64_STANDARD.decode(text)).transpose();
+        let reference_info = decoded.map_err(|_| invalid("the reference values are not base64"))?;
         let (enforcer, certificates) = self.attester.enforcer(&text)?;
-        let certificates = certificates.as_deref().or(host_certificates);
-        let context = self.containers.context(&text, certificates);
+        let host_certificates = certificates.as_deref().or(host_certificates);
+        let context = self.containers.context(&Contents {
+            policy: &text,
+            host_certificates,
+            reference_info: reference_info.as_deref(),
+        });
         let context = context.map_err(|error| failed("write the security context", &error))?;
         // Before anything can run; where the rules are not in force, neither is the policy, and nothing ever runs.
         if let Some(rules) = enforcer.policy().network() {
@@ -292,7 +299,9 @@ impl<D: Disks, M: Maker> Steps for Gate<D, M> {
     fn step(&mut self, step: AgentRequest, body: Vec<u8>) -> Answer {
         match step {
             AgentRequest::Hello => Ok((AgentReply::Hello(self.hello.clone()), Vec::new())),
-            AgentRequest::SetPolicy { host_certificates } => self.set_policy(body, host_certificates.as_deref()),
+            AgentRequest::SetPolicy { host_certificates, reference_info } => {
+                self.set_policy(body, host_certificates.as_deref(), reference_info.as_deref())
+            }
             AgentRequest::Shutdown => {
                 self.containers.kill_all();
                 done()

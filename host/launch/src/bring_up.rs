@@ -68,7 +68,10 @@ impl<'a> BringUp<'a> {
     /// Gives the guest its policy; returns the digest that the guest made of it.
     pub(crate) fn set_policy(&self) -> Result<String, StepError> {
         let step = "set the policy";
-        let request = AgentRequest::SetPolicy { host_certificates: self.plan.host_certificates.clone() };
+        let request = AgentRequest::SetPolicy {
+            host_certificates: self.plan.host_certificates.clone(),
+            reference_info: self.plan.reference_info.clone(),
+        };
         match self.ask(step, request, self.plan.policy.clone().into_bytes())? {
             (AgentReply::Policy { digest }, _) => Ok(digest),
             (other, _) => Err(wrong(step, &other)),
@@ -199,6 +202,7 @@ mod tests {
     fn the_steps_come_in_their_order() {
         let (client, asked) = agreeable();
         let mut plan = sample();
+        plan.reference_info = Some("c2lnbmVk".into());
         plan.pieces =
             vec![PolicyPiece::new(PieceKind::TrustList, b"list"), PolicyPiece::new(PieceKind::Fragment, b"more")];
         plan.layers.push(LayerFile { path: "/cache/two".into(), root: "cd".repeat(32) });
@@ -216,7 +220,7 @@ mod tests {
         let id = plan.containers[0].create.container.clone();
         let expected = [
             AgentRequest::Hello,
-            AgentRequest::SetPolicy { host_certificates: None },
+            AgentRequest::SetPolicy { host_certificates: None, reference_info: Some("c2lnbmVk".into()) },
             AgentRequest::LoadTransparencyTrustList,
             AgentRequest::LoadFragment,
             AgentRequest::MountLayer(MountLayer { lun: 0, root: "ab".repeat(32) }),

@@ -79,6 +79,9 @@ pub struct LaunchPlan {
     /// Host certificates for `UVM_SECURITY_CONTEXT_DIR`, handed on unread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_certificates: Option<String>,
+    /// The guest's signed reference values (COSE_Sign1) in base64, for the same folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_info: Option<String>,
     /// The guest's description (`guest.json`) as it was when the group was started, for evidence. For people: no verifier
     /// takes it from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -456,6 +459,7 @@ pub(crate) mod tests {
             policy: "package policy\n".into(),
             pieces: vec![],
             host_certificates: None,
+            reference_info: None,
             reference_values: None,
             containers: vec![ContainerPlan {
                 name: "web".into(),

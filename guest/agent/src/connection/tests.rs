@@ -185,7 +185,7 @@ fn executed_processes_leave_room_for_containers_and_these_for_steps() {
 fn what_waits_is_bounded_in_bytes() {
     let mut host = Host::new();
     host.send(1, AgentRequest::Stats { container: container() }, &[]);
-    let policy = || AgentRequest::SetPolicy { host_certificates: None };
+    let policy = || AgentRequest::SetPolicy { host_certificates: None, reference_info: None };
     let body = vec![0; MAX_BODY];
     for id in 2..=4 {
         host.send(id, policy(), &body);

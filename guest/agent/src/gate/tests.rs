@@ -299,7 +299,7 @@ impl Bench {
     }
 
     fn set_policy(&mut self, policy: &str) -> Result<AgentReply, ErrorKind> {
-        let set = AgentRequest::SetPolicy { host_certificates: None };
+        let set = AgentRequest::SetPolicy { host_certificates: None, reference_info: None };
         self.gate.step(set, policy.as_bytes().to_vec()).map(|(reply, _)| reply).map_err(|error| error.kind)
     }
 
@@ -403,9 +403,11 @@ fn nothing_is_done_without_a_policy() {
     }
     assert!(matches!(bench.ask(AgentRequest::Hello), Ok(AgentReply::Hello(_))));
     for text in [format!("{}\n", policy()), String::new()] {
-        let set = AgentRequest::SetPolicy { host_certificates: None };
+        let set = AgentRequest::SetPolicy { host_certificates: None, reference_info: None };
         assert!(bench.gate.step(set, text.into_bytes()).is_err());
     }
+    let set = AgentRequest::SetPolicy { host_certificates: None, reference_info: Some("not base64".to_owned()) };
+    assert!(bench.gate.step(set, policy().into_bytes()).is_err(), "reference values that are not base64");
     assert_eq!(bench.ask(layer(ROOT)), Err(ErrorKind::Invalid));
     assert_eq!(bench.acts(), [""; 0]);
 }
@@ -436,7 +438,7 @@ fn a_group_lives_from_its_policy_to_its_end() {
     assert_eq!(bench.acts(), expected);
     let read = bench.live.read(&ProcessId::init(container()), Stream::Stdout, 1, Duration::ZERO);
     assert!(read.is_err(), "it is forgotten");
-    let again = AgentRequest::SetPolicy { host_certificates: None };
+    let again = AgentRequest::SetPolicy { host_certificates: None, reference_info: None };
     assert!(bench.gate.step(again, policy().into_bytes()).is_err(), "one policy for ever");
 }
 
@@ -545,7 +547,7 @@ fn request() -> impl Strategy<Value = AgentRequest> {
         Just(exec(&["/bin/sh"])),
         (0u8..70, proptest::option::of(0u32..3)).prop_map(|(number, exec)| signal(exec, number)),
         Just(AgentRequest::Stats { container: container() }),
-        Just(AgentRequest::SetPolicy { host_certificates: None }),
+        Just(AgentRequest::SetPolicy { host_certificates: None, reference_info: None }),
     ]
 }
 

@@ -128,6 +128,7 @@ impl Place {
             policy: "allow".into(),
             pieces: vec![],
             host_certificates: None,
+            reference_info: None,
             reference_values: None,
             containers: vec![ContainerPlan { name: "web".into(), image, layers: vec![0], create, stop_signal: 15 }],
             log: LogLimits::default(),

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use caveau_group::Container;
-use caveau_guest_image::{MANIFEST_FILE, read_manifest};
+use caveau_guest_image::{GuestFolder, MANIFEST_FILE};
 use caveau_launch::{
     ContainerPlan, GroupName, GuestFiles, LaunchPlan, LayerFile, PLAN_VERSION, PieceKind, PolicyPiece, PortForward,
     Scratch, StartError, StateError, StateRoot, Tee, check_free, check_machine, start,
@@ -80,6 +81,7 @@ struct Request<'a> {
     tee: Tee,
     guest: GuestFiles,
     reference_values: Option<serde_json::Value>,
+    reference_info: Option<String>,
     memory_mib: u32,
     scratch: Scratch,
     ports: Vec<PortForward>,
@@ -105,12 +107,19 @@ impl<'a> Request<'a> {
         check_free(&ports)?;
         let (tee, ovmf) = tee::choose(vm)?;
         let folder = vm.guest.path()?;
+        let files = guest_files(&folder, tee, ovmf)?;
+        let guest = GuestFolder::open(&folder)?;
+        let of_guest = match tee {
+            Tee::EmulatedSnp => caveau_guest_image::Tee::EmulatedSnp,
+            Tee::Snp => caveau_guest_image::Tee::Snp,
+        };
         Ok(Self {
             command,
             name,
             tee,
-            guest: guest_files(&folder, tee, ovmf)?,
-            reference_values: Some(serde_json::to_value(read_manifest(&folder.join(MANIFEST_FILE))?)?),
+            guest: files,
+            reference_values: Some(serde_json::to_value(guest.manifest())?),
+            reference_info: guest.reference_info(of_guest)?.map(|signed| BASE64_STANDARD.encode(signed)),
             memory_mib,
             scratch: scratch(command, memory_mib)?,
             ports,
@@ -140,6 +149,7 @@ impl<'a> Request<'a> {
             policy,
             pieces: self.pieces,
             host_certificates: None,
+            reference_info: self.reference_info,
             reference_values: self.reference_values,
             containers: vec![container_plan(command, image, container, &self.name)?],
             log: caveau_launch::LogLimits::default(),
