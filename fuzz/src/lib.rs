@@ -21,6 +21,7 @@ pub mod mutation;
 mod policies;
 mod ports;
 mod processor;
+mod references;
 mod registry;
 mod sections;
 mod signed;
@@ -54,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     endorsement::CERTIFICATE,
     endorsement::CERTIFICATE_TABLE,
     foreign::COLLATERAL,
+    references::CORIM,
     envelopes::DID_X509,
     envelopes::ENVELOPE,
     endorsement::EVIDENCE_FILE,
@@ -77,6 +79,7 @@ pub const TARGETS: &[Target] = &[
     host::QMP,
     foreign::QUOTE,
     images::REFERENCE,
+    references::REFERENCE_INFO,
     registry::REGISTRY_ANSWERS,
     endorsement::REPORT,
     endorsement::REVOCATION_LIST,
