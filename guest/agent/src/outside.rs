@@ -74,12 +74,12 @@ pub(crate) trait Network: Send {
 #[derive(Debug, Default)]
 pub(crate) struct OwnNetwork {
     /// What keeps others from changing the rules.
-    in_force: Option<InForce>,
+    _in_force: Option<InForce>,
 }
 
 impl Network for OwnNetwork {
     fn restrict(&mut self, rules: &NetworkRules) -> std::result::Result<(), FirewallError> {
-        self.in_force = Some(caveau_firewall::enforce(rules)?);
+        self._in_force = Some(caveau_firewall::enforce(rules)?);
         Ok(())
     }
 }
