@@ -8,6 +8,7 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use caveau_cose::cbor::Value;
 use caveau_evidence::corim::{Corim, Instance, MAX_CORIM_BYTES, Measured, Number};
@@ -160,7 +161,7 @@ fn reports_are_held_against_all_of_a_triple() {
             let check = corim.check(Some(&claims), at("2026-11-23"));
             (check.verdict, check.sentence)
         };
-        assert_eq!(verdict(&[good.clone()], None).0, Verdict::Ok, "{name}");
+        assert_eq!(verdict(slice::from_ref(&good), None).0, Verdict::Ok, "{name}");
         let with = |index: usize, value: Value<'static>| {
             let mut other: Vec<(i128, Value<'_>)> = good.clone();
             other[index].1 = value;
@@ -179,16 +180,16 @@ fn reports_are_held_against_all_of_a_triple() {
             (with(6, version("1.0.0")), "firmware"),
             (with(7, svn(552, 77)), "GUEST_SVN"),
         ] {
-            let (verdict_of_bad, sentence) = verdict(&[bad.clone()], None);
+            let (verdict_of_bad, sentence) = verdict(slice::from_ref(&bad), None);
             assert!(verdict_of_bad == Verdict::Failed && sentence.contains(said), "{name}, {said}: {sentence}");
             // Beside a good one it is another guest; halves of two do not make one.
             assert_eq!(verdict(&[bad, good.clone()], None).0, Verdict::Ok);
         }
         assert_eq!(verdict(&[with(1, raw(&[9; 32])), with(2, raw(&[0; 8]))], None).0, Verdict::Failed);
         let (from, to) = (at("2026-01-01").unix(), at("2027-01-01").unix());
-        assert_eq!(verdict(&[good.clone()], Some((from, to))).0, Verdict::Ok);
-        assert_eq!(verdict(&[good.clone()], Some((from, at("2026-06-01").unix()))).0, Verdict::Failed);
-        assert_eq!(verdict(&[good.clone()], Some((at("2026-12-01").unix(), to))).0, Verdict::Failed);
+        assert_eq!(verdict(slice::from_ref(&good), Some((from, to))).0, Verdict::Ok);
+        assert_eq!(verdict(slice::from_ref(&good), Some((from, at("2026-06-01").unix()))).0, Verdict::Failed);
+        assert_eq!(verdict(slice::from_ref(&good), Some((at("2026-12-01").unix(), to))).0, Verdict::Failed);
     }
     let corim = Corim::parse(&corim(&[vec![(641, sha384(&[1; 48]))]], None)).unwrap();
     assert_eq!(corim.check(None, at("2026-11-23")).verdict, Verdict::Skipped);
