@@ -307,7 +307,9 @@ fn nothing_gets_round_the_networks_rules() {
     let privileged = container("web", Overrides { privileged: true, ..Overrides::default() });
     let mut enforcer = enforcer(&restricted(&privileged));
     mount(&mut enforcer, 0, "web", &id("web"));
-    let denial = made(&mut enforcer, &create(&privileged)).unwrap_err();
+    let mut asked = create(&privileged);
+    asked.capabilities.inheritable = asked.capabilities.bounding.clone();
+    let denial = made(&mut enforcer, &asked).unwrap_err();
     assert!(denial.reasons.iter().any(|reason| reason.field == Field::Privileged), "{denial:?}");
     // Whoever has none of them runs, and executes what has none of them.
     let mut web = container("web", Overrides::default());
