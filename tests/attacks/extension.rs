@@ -93,17 +93,18 @@ fn another_order_a_mount_left_out_and_more_memory() {
 #[test]
 fn a_connection_to_a_port_that_the_policy_does_not_list() {
     let Some(caveau) = Caveau::new() else { return };
-    let (listed, unlisted) = (free_port(), free_port());
-    let publish = format!("{listed}:8080");
+    let publish = format!("{}:8080", free_port());
     let script = "httpd -p 8081 -h /etc; exec httpd -f -p 8080 -h /etc";
     let options = ["run", "-d", "--name", "honest", "-p", &publish, "--restrict-network"];
     caveau.run(&[&options[..], &[&image("busybox"), "--", "sh", "-c", script]].concat()).success();
     let mut plan = group(&caveau, "honest").plan().expect("the honest group has a plan");
     caveau.run(&["rm", "--force", "honest"]).success();
 
-    // The same group on a host that forwards a port more.
+    // The same group on a host that forwards a port more. What the first had may be another's by now.
     plan.name = "lie".parse().expect("a name");
-    plan.ports.push(format!("{unlisted}:8081").parse().expect("a port"));
+    let (listed, unlisted) = (free_port(), free_port());
+    plan.ports =
+        [format!("{listed}:8080"), format!("{unlisted}:8081")].map(|port| port.parse().expect("a port")).into();
     let root = StateRoot::at(&caveau.state()).expect("a state folder");
     start_with(&mut caveau.command(&["__supervise"]), &root, &plan, false, &mut |_| {})
         .expect("the group is the policy's");
