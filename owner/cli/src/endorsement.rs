@@ -76,7 +76,7 @@ pub(crate) fn complete(
 /// # Errors
 /// Where it cannot be read, or holds something else.
 pub(crate) fn read(file: &Path) -> Result<Certificates> {
-    let bytes = fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
+    let bytes = files::read(file, files::MAX_DOCUMENT)?;
     Certificates::from_file(&bytes).with_context(|| format!("failed to use {}", file.display()))
 }
 

@@ -1,14 +1,48 @@
-//! Files that commands write: each whole, or as it was before.
+//! Files that commands are given, read up to a bound, and those that they write: each whole, or as it was before.
 
 use std::{
-    fs::{Permissions, metadata},
-    io::Write as _,
+    fs::{File, Permissions, metadata},
+    io::{self, Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::NamedTempFile;
+
+/// Longest file of a format that has no bound of its own, in bytes.
+pub(crate) const MAX_DOCUMENT: usize = 16 << 20;
+
+/// A file to be read; `-` is standard input.
+///
+/// # Errors
+/// Where it cannot be opened.
+pub(crate) fn open(file: &Path) -> Result<Box<dyn io::Read>> {
+    if file == Path::new("-") {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    Ok(Box::new(File::open(file).with_context(|| format!("failed to open {}", file.display()))?))
+}
+
+/// What is in a file, or on standard input for `-`.
+///
+/// # Errors
+/// Where it cannot be read, or has more than `most` bytes.
+pub(crate) fn read(file: &Path, most: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let source = open(file)?.take(u64::try_from(most)?.saturating_add(1)).read_to_end(&mut bytes);
+    source.with_context(|| format!("failed to read {}", file.display()))?;
+    ensure!(bytes.len() <= most, "{} is longer than {most} bytes", file.display());
+    Ok(bytes)
+}
+
+/// As [`read`], for text.
+///
+/// # Errors
+/// As [`read`], and where it is not UTF-8.
+pub(crate) fn read_text(file: &Path, most: usize) -> Result<String> {
+    String::from_utf8(read(file, most)?).with_context(|| format!("{} is not UTF-8 text", file.display()))
+}
 
 /// A file under a temporary name beside the one that it will have.
 ///
@@ -65,6 +99,21 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
         }
         assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_longer_than_it_may_be_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        write(&file, b"text").unwrap();
+        assert_eq!(read_text(&file, 4).unwrap(), "text");
+        assert!(read(&file, 3).unwrap_err().to_string().ends_with("file is longer than 3 bytes"));
+        assert!(read(Path::new("/dev/zero"), 1 << 10).unwrap_err().to_string().contains("longer than 1024 bytes"));
+        write(&file, &[0xff]).unwrap();
+        assert!(read_text(&file, 4).unwrap_err().to_string().ends_with("file is not UTF-8 text"));
+        for missing in [folder.path(), &folder.path().join("missing")] {
+            assert!(read(missing, 4).unwrap_err().to_string().contains(missing.to_str().unwrap()));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use caveau_launch::{SnpHostError, Tee, check_snp_host};
 
-use crate::args::{TeeChoice, Vm};
+use crate::args::{MeasuredTee, TeeChoice, Vm};
 
 /// The AmdSev build of OVMF that a guest folder may hold.
 const GUEST_OVMF: &str = "OVMF.amdsev.fd";
@@ -41,6 +41,31 @@ fn choose_on(host: impl Fn() -> Result<(), SnpHostError>, vm: &Vm) -> Result<(Te
             bail!("--firmware is for --tee snp; the emulated TEE boots the guest's own")
         }
         (TeeChoice::EmulatedSnp | TeeChoice::Auto, _) => Ok((Tee::EmulatedSnp, None)),
+    }
+}
+
+/// The TEE of a group, as evidence names it.
+pub(crate) fn in_evidence(tee: Tee) -> caveau_evidence::Tee {
+    match tee {
+        Tee::EmulatedSnp => caveau_evidence::Tee::EmulatedSnp,
+        Tee::Snp => caveau_evidence::Tee::Snp,
+    }
+}
+
+/// The TEE of evidence, as a guest's description names it.
+pub(crate) fn in_guest(tee: caveau_evidence::Tee) -> caveau_guest_image::Tee {
+    match tee {
+        caveau_evidence::Tee::EmulatedSnp => caveau_guest_image::Tee::EmulatedSnp,
+        caveau_evidence::Tee::Snp => caveau_guest_image::Tee::Snp,
+    }
+}
+
+impl From<MeasuredTee> for caveau_evidence::Tee {
+    fn from(choice: MeasuredTee) -> Self {
+        match choice {
+            MeasuredTee::Snp => Self::Snp,
+            MeasuredTee::EmulatedSnp => Self::EmulatedSnp,
+        }
     }
 }
 

@@ -1,6 +1,18 @@
-//! Sizes as people write them.
+//! Sizes and numbers as people write them, and the time.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
+use caveau_evidence::Timestamp;
+
+/// The time by this machine's clock.
+///
+/// # Errors
+/// Where that is set before 1970.
+pub(crate) fn now() -> Result<Timestamp> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is set before 1970")?;
+    Ok(Timestamp::from_unix(now.as_secs()))
+}
 
 /// Bytes of a size such as `512M`, `2G`, `2GiB` or `1048576`; the units are powers of 1024.
 ///

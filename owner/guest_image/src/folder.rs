@@ -12,6 +12,9 @@ use crate::{FORMAT, GuestImageError, Manifest, Part, Result, Sha256, Tee};
 /// Name of the description in a guest folder.
 pub const MANIFEST_FILE: &str = "guest.json";
 
+/// Longest guest.json: thousands of launch digests.
+const MAX_MANIFEST: u64 = 16 << 20;
+
 /// Longest signed reference values that a guest is given: they travel in the header of a request.
 const MAX_REFERENCE_INFO: u64 = 128 * 1024;
 
@@ -88,14 +91,13 @@ impl GuestFolder {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             opened => opened.context("open", &path)?,
         };
-        let mut bytes = Vec::new();
-        let mut bounded = file.take(MAX_REFERENCE_INFO.saturating_add(1));
-        bounded.read_to_end(&mut bytes).context("read", &path)?;
-        if bytes.len() as u64 > MAX_REFERENCE_INFO {
-            let reason = format!("they have more than {MAX_REFERENCE_INFO} bytes: sign fewer launch digests");
-            return Err(std::io::Error::other(reason)).context("use the signed reference values", &path);
+        match bounded(file, MAX_REFERENCE_INFO).context("read", &path)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => {
+                let reason = format!("they have more than {MAX_REFERENCE_INFO} bytes: sign fewer launch digests");
+                Err(std::io::Error::other(reason)).context("use the signed reference values", &path)
+            }
         }
-        Ok(Some(bytes))
     }
 
     /// Compares every part with guest.json.
@@ -124,7 +126,9 @@ pub fn read_manifest(path: &Path) -> Result<Manifest> {
     struct Versioned {
         format: u32,
     }
-    let text = fs::read(path).context("read", path)?;
+    let opened = File::open(path).and_then(|file| bounded(file, MAX_MANIFEST)).context("read", path)?;
+    let too_long = || std::io::Error::other(format!("no guest description is longer than {MAX_MANIFEST} bytes"));
+    let text = opened.ok_or_else(too_long).context("read", path)?;
     let malformed = |source| GuestImageError::Manifest { path: path.to_path_buf(), source };
     let Versioned { format } = serde_json::from_slice(&text).map_err(malformed)?;
     if format != FORMAT {
@@ -133,6 +137,13 @@ pub fn read_manifest(path: &Path) -> Result<Manifest> {
     let manifest: Manifest = serde_json::from_slice(&text).map_err(malformed)?;
     check_names(&manifest).map_err(|reason| malformed(serde::de::Error::custom(reason)))?;
     Ok(manifest)
+}
+
+/// What is in a file, unless it has more than `most` bytes.
+fn bounded(file: File, most: u64) -> std::io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= most))
 }
 
 /// Parts have plain file names, and TEEs start from parts.

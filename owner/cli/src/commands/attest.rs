@@ -4,14 +4,13 @@ use std::{
     io::{self, Write as _},
     net::{SocketAddr, TcpListener},
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use caveau_evidence::{Certificates, Evidence, Tee, Timestamp};
+use caveau_evidence::{Certificates, Evidence, Tee};
 
-use crate::{args, commands::groups, endorsement, exit::Outcome, files, ui};
+use crate::{args, commands::groups, endorsement, exit::Outcome, files, tee, ui, units::now};
 
 /// Runs it.
 ///
@@ -27,13 +26,9 @@ pub(crate) fn run(command: &args::Attest, quiet: bool) -> Result<Outcome> {
     };
     let report_bytes = decode("report", &report.report)?;
     let offered = certificates(&decode("certificate table", &report.certificates)?)?;
-    let now = Timestamp::from_unix(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
-    let tee = match plan.tee {
-        caveau_launch::Tee::EmulatedSnp => Tee::EmulatedSnp,
-        caveau_launch::Tee::Snp => Tee::Snp,
-    };
+    let tee = tee::in_evidence(plan.tee);
     let sources = &command.certificates;
-    let endorsement = endorsement::complete(offered, (tee, &report_bytes), sources, Vec::new(), now, quiet)?;
+    let endorsement = endorsement::complete(offered, (tee, &report_bytes), sources, Vec::new(), now()?, quiet)?;
     let evidence = evidence(tee, report_bytes, endorsement.certificates, (plan.policy, plan.reference_values));
     write(command.output.as_deref(), &evidence.to_json()?)?;
     if plan.tee == caveau_launch::Tee::EmulatedSnp {

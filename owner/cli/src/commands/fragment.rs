@@ -6,20 +6,15 @@ mod sign;
 
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
+    io::Write as _,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::Path,
 };
 
 use anyhow::{Context as _, Result, bail};
-use caveau_evidence::Timestamp;
 use caveau_fragment::{DevelopmentChain, DevelopmentSpec, FragmentText};
 use caveau_policy::generate;
 
-use crate::{args, commands::policy, container, exit::Outcome, fetch, ui};
-
-/// Longest file that is read: an envelope's bound.
-const MAX_FILE: usize = caveau_cose::MAX_ENVELOPE_BYTES;
+use crate::{args, commands::policy, container, exit::Outcome, fetch, ui, units::now};
 
 /// Runs it.
 ///
@@ -92,29 +87,4 @@ fn make_chain(command: &args::FragmentChain, json: bool, quiet: bool) -> Result<
     let next = format!("sign with --key {} --chain {}; for development only", key.display(), pem.display());
     ui::note(quiet, &next);
     Ok(Outcome::Done)
-}
-
-/// A file, or standard input for `-`.
-fn read(file: &Path) -> Result<Vec<u8>> {
-    let source: Box<dyn io::Read> = if file == Path::new("-") {
-        Box::new(io::stdin().lock())
-    } else {
-        Box::new(fs::File::open(file).with_context(|| format!("failed to open {}", file.display()))?)
-    };
-    let mut content = Vec::new();
-    let limit = u64::try_from(MAX_FILE)?;
-    source.take(limit + 1).read_to_end(&mut content).with_context(|| format!("failed to read {}", file.display()))?;
-    if content.len() > MAX_FILE {
-        bail!("{} is longer than {MAX_FILE} bytes", file.display());
-    }
-    Ok(content)
-}
-
-/// The time by this machine's clock.
-///
-/// # Errors
-/// Where that is set before 1970.
-pub(super) fn now() -> Result<Timestamp> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Ok(Timestamp::from_unix(now.context("the clock is set before 1970")?.as_secs()))
 }

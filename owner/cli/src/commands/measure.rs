@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result, bail};
 use caveau_guest_image::{GuestFolder, Tee};
 use caveau_measure::{Firmware, GuestFeatures, KernelHashes, LaunchSpec, Vmm, launch_digest};
 
-use crate::{args, exit::Outcome, ui};
+use crate::{args, exit::Outcome, tee, ui};
 
 /// Runs it.
 ///
 /// # Errors
 /// Where a part cannot be read, or the parts cannot be launched together.
 pub(crate) fn run(command: &args::Measure, json: bool) -> Result<Outcome> {
-    let tee = Tee::from(command.tee);
+    let tee = tee::in_guest(command.tee.into());
     if tee == Tee::EmulatedSnp && command.firmware.is_some() {
         bail!("--firmware is for --tee snp; the emulated TEE boots the guest's own, with its option ROMs");
     }
@@ -57,15 +57,6 @@ pub(crate) fn run(command: &args::Measure, json: bool) -> Result<Outcome> {
         ui::line(digest)?;
     }
     Ok(Outcome::Done)
-}
-
-impl From<args::MeasuredTee> for Tee {
-    fn from(choice: args::MeasuredTee) -> Self {
-        match choice {
-            args::MeasuredTee::Snp => Self::Snp,
-            args::MeasuredTee::EmulatedSnp => Self::EmulatedSnp,
-        }
-    }
 }
 
 /// Names and bytes of what runs before the kernel.

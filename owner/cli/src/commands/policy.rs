@@ -1,12 +1,8 @@
 //! `caveau policy`: make policies and look at them.
 
-use std::{
-    fs,
-    io::{self, Read as _},
-    path::Path,
-};
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use caveau_policy::{MAX_TEXT, Policy, PolicyDigest, generate, open_points};
 
 use crate::{
@@ -14,7 +10,7 @@ use crate::{
     commands::{policy_corpus, policy_tools},
     container,
     exit::Outcome,
-    fetch, ui,
+    fetch, files, ui,
 };
 
 /// Runs it.
@@ -76,19 +72,5 @@ fn print_generated(text: &str, json: bool, quiet: bool) -> Result<Outcome> {
 /// # Errors
 /// Where it cannot be read, is too long or is not UTF-8.
 pub(crate) fn read(file: &Path) -> Result<String> {
-    let source: Box<dyn io::Read> = if file == Path::new("-") {
-        Box::new(io::stdin().lock())
-    } else {
-        Box::new(fs::File::open(file).with_context(|| format!("failed to open the policy {}", file.display()))?)
-    };
-    let mut text = String::new();
-    let limit = u64::try_from(MAX_TEXT)?;
-    source
-        .take(limit + 1)
-        .read_to_string(&mut text)
-        .with_context(|| format!("failed to read the policy {}", file.display()))?;
-    if text.len() > MAX_TEXT {
-        bail!("the policy {} is longer than {MAX_TEXT} bytes", file.display());
-    }
-    Ok(text)
+    files::read_text(file, MAX_TEXT)
 }

@@ -1,12 +1,8 @@
 //! `caveau policy check`, `explain`, `diff`, `convert` and `replay`: what the tools find, printed.
 
-use std::{
-    fs,
-    io::{self, BufReader, Read as _},
-    path::Path,
-};
+use std::{io::BufReader, path::Path};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use caveau_policy::Denial;
 use caveau_policy_tools::{self as tools, Difference, Finding, Found, LINTS, PolicyDocument, Replayed, Severity};
 use serde_json::json;
@@ -18,7 +14,7 @@ use crate::{
 };
 
 /// Longest file with a policy in it: base64 of the longest text, or a template with a few of them.
-const MAX_FILE: u64 = 32 << 20;
+const MAX_FILE: usize = 32 << 20;
 
 /// Prints every lint.
 pub(crate) fn list(json: bool) -> Result<Outcome> {
@@ -210,7 +206,7 @@ pub(crate) fn convert(file: &Path, to: ConvertTo, json: bool, quiet: bool) -> Re
 /// (all, or those of these numbers).
 pub(crate) fn replay(file: &Path, requests: &Path, amend: Option<(&Path, &[u64])>, json: bool) -> Result<Outcome> {
     let found = read_one(file)?;
-    let requests = tools::requests(BufReader::new(open(requests)?))?;
+    let requests = tools::requests(BufReader::new(files::open(requests)?))?;
     let replayed = tools::replay(&found.name, &found.text, &requests)?;
     for request in &replayed {
         if json {
@@ -280,13 +276,7 @@ fn print_denial(denial: &Denial) -> Result<()> {
 
 /// Every policy in a file.
 fn read(file: &Path) -> Result<Vec<Found>> {
-    let mut text = String::new();
-    let read = open(file)?.take(MAX_FILE + 1).read_to_string(&mut text);
-    read.with_context(|| format!("failed to read the policy {}", file.display()))?;
-    if u64::try_from(text.len())? > MAX_FILE {
-        bail!("the policy {} is longer than {MAX_FILE} bytes", file.display());
-    }
-    Ok(tools::read(&file.display().to_string(), &text)?)
+    Ok(tools::read(&file.display().to_string(), &files::read_text(file, MAX_FILE)?)?)
 }
 
 /// The only policy in a file.
@@ -296,11 +286,4 @@ fn read_one(file: &Path) -> Result<Found> {
         (Some(found), 0) => Ok(found),
         (_, more) => bail!("{} holds {} policies: give one of them", file.display(), more + 1),
     }
-}
-
-fn open(file: &Path) -> Result<Box<dyn io::Read>> {
-    if file == Path::new("-") {
-        return Ok(Box::new(io::stdin().lock()));
-    }
-    Ok(Box::new(fs::File::open(file).with_context(|| format!("failed to open {}", file.display()))?))
 }

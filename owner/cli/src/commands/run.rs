@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use caveau_cose::MAX_ENVELOPE_BYTES;
 use caveau_group::Container;
 use caveau_guest_image::{GuestFolder, MANIFEST_FILE};
 use caveau_launch::{
@@ -17,7 +18,7 @@ use caveau_registry::{Image, StoredLayer};
 use crate::{
     args, commands, container,
     exit::{CodedError, ENGINE_FAILED, NOT_EXECUTABLE, NOT_FOUND, Outcome},
-    fetch, folders,
+    fetch, files, folders,
     streams::{self, Ended},
     tee, ui, units,
 };
@@ -109,10 +110,7 @@ impl<'a> Request<'a> {
         let folder = vm.guest.path()?;
         let files = guest_files(&folder, tee, ovmf)?;
         let guest = GuestFolder::open(&folder)?;
-        let of_guest = match tee {
-            Tee::EmulatedSnp => caveau_guest_image::Tee::EmulatedSnp,
-            Tee::Snp => caveau_guest_image::Tee::Snp,
-        };
+        let of_guest = tee::in_guest(tee::in_evidence(tee));
         Ok(Self {
             command,
             name,
@@ -171,12 +169,8 @@ fn owners_policy(file: &Path) -> Result<String> {
 /// Signed pieces of the owner's policy: lists of ledgers first, which fragments may need. Whether the guest takes them is for
 /// the policy to say.
 fn pieces(command: &args::Run) -> Result<Vec<PolicyPiece>> {
-    let read = |kind: PieceKind| {
-        move |file: &PathBuf| {
-            let envelope = std::fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
-            Ok(PolicyPiece::new(kind, &envelope))
-        }
-    };
+    let read =
+        |kind: PieceKind| move |file: &PathBuf| Ok(PolicyPiece::new(kind, &files::read(file, MAX_ENVELOPE_BYTES)?));
     let lists = command.trust_list.iter().map(read(PieceKind::TrustList));
     lists.chain(command.fragment.iter().map(read(PieceKind::Fragment))).collect()
 }

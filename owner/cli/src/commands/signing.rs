@@ -10,7 +10,7 @@ use caveau_cose::{Certificate, DidX509, Draft, Form, Hash, Policy, Signer, oid};
 use caveau_fragment::{AuthPin, PrivateKey, TokenKey, TokenUri, pem};
 use zeroize::Zeroizing;
 
-use crate::{args, commands::fragment::now};
+use crate::{args, files, units::now};
 
 /// The attribute type commonName.
 const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
@@ -43,8 +43,7 @@ impl<'a> Signatory<'a> {
     /// # Errors
     /// Where it cannot be read, or does not say how to name the signer.
     pub(super) fn new(options: &'a args::Signing) -> Result<Self> {
-        let chain = fs::read_to_string(&options.chain);
-        let chain = chain.with_context(|| format!("failed to read the chain {}", options.chain.display()))?;
+        let chain = files::read_text(&options.chain, files::MAX_DOCUMENT)?;
         let certificates = pem::certificates(&chain).with_context(|| format!("in {}", options.chain.display()))?;
         let issuer = match &options.issuer {
             Some(issuer) => issuer.clone(),

@@ -5,13 +5,7 @@ mod expected;
 mod show;
 mod signed;
 
-use std::{
-    fs,
-    io::{self, Read as _},
-    mem::take,
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{mem::take, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use caveau_emulated::SoftwareRoot;
@@ -26,7 +20,7 @@ use caveau_evidence::{
 use caveau_guest_image::Manifest;
 use caveau_protocol::Nonce;
 
-use crate::{args, commands::policy, endorsement, exit::Outcome, ui};
+use crate::{args, commands::policy, endorsement, exit::Outcome, files, ui, units::now};
 use expected::Reference;
 
 /// Runs it.
@@ -38,7 +32,8 @@ pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Out
         ui::print(APPRAISAL_POLICY_EXAMPLE)?;
         return Ok(Outcome::Done);
     };
-    let evidence = recognise(&read(file)?).with_context(|| format!("failed to read {}", file.display()))?;
+    let evidence = recognise(&files::read(file, MAX_EVIDENCE_BYTES)?)
+        .with_context(|| format!("failed to read {}", file.display()))?;
     if !matches!(evidence, AnyEvidence::Snp(_))
         && (!command.endorsement.is_empty() || command.endorsement_issuer.is_some())
     {
@@ -100,7 +95,7 @@ struct Standing {
 
 impl Standing {
     fn read(file: &Path) -> Result<Self> {
-        let bytes = fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
+        let bytes = files::read(file, files::MAX_DOCUMENT)?;
         let policy = AppraisalPolicy::parse(&bytes).with_context(|| format!("failed to use {}", file.display()))?;
         Ok(Self { policy, sha256: Some(sha256(&bytes).to_string()) })
     }
@@ -132,7 +127,6 @@ impl<'a> Owner<'a> {
     fn new(command: &'a args::Verify, file: &'a Path, quiet: bool) -> Result<Self> {
         let standing = command.appraisal.as_deref().map(Standing::read).transpose()?.unwrap_or_default();
         let profile = command.profile.map(Profile::from).or(standing.policy.profile).unwrap_or_default();
-        let now = Timestamp::from_unix(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
         Ok(Self {
             command,
             file,
@@ -140,7 +134,7 @@ impl<'a> Owner<'a> {
             policy: command.policy.as_deref().map(policy::read).transpose()?,
             standing,
             profile,
-            at: command.at.unwrap_or(now),
+            at: command.at.map_or_else(now, Ok)?,
             quiet,
         })
     }
@@ -171,7 +165,7 @@ impl<'a> Owner<'a> {
         // which refuses emulated evidence.
         let appraisal = match &self.command.allow_emulated {
             Some(root) if evidence.tee == Tee::EmulatedSnp => {
-                let bytes = fs::read(root).with_context(|| format!("failed to read the root {}", root.display()))?;
+                let bytes = files::read(root, files::MAX_DOCUMENT)?;
                 caveau_emulated::judge(&[SoftwareRoot::parse(&bytes)?], &evidence, &expected, self.profile, self.at)
             }
             _ => judge(&evidence, &expected, self.profile, self.at),
@@ -221,7 +215,7 @@ impl<'a> Owner<'a> {
     fn judge_token(&self, token: &Token) -> Result<Answer> {
         let mut keys = Vec::new();
         for file in &self.command.token_keys {
-            let bytes = fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
+            let bytes = files::read(file, files::MAX_DOCUMENT)?;
             keys.extend(TokenKey::parse(&bytes).with_context(|| format!("failed to use {}", file.display()))?);
         }
         let snp = self.expectations(Tee::Snp, None)?;
@@ -259,7 +253,7 @@ impl<'a> Owner<'a> {
     fn collateral(&self, given: dcap::Collateral) -> Result<dcap::Collateral> {
         let mut all = given;
         for file in &self.command.collateral {
-            let bytes = fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
+            let bytes = files::read(file, files::MAX_DOCUMENT)?;
             let read = dcap::Collateral::parse(&bytes).with_context(|| format!("failed to use {}", file.display()))?;
             all = all.with(read);
         }
@@ -276,17 +270,4 @@ fn revocation_list(file: &Path) -> Result<Vec<u8>> {
 /// Whether a check was made and holds.
 fn holds(judgement: &Judgement, name: &str) -> bool {
     judgement.checks.iter().any(|check| check.name == name && check.verdict == Verdict::Ok)
-}
-
-/// The evidence file's bytes; `-` is standard input.
-fn read(file: &Path) -> Result<Vec<u8>> {
-    let failed = || format!("failed to read the evidence {}", file.display());
-    let source: Box<dyn io::Read> = if file == Path::new("-") {
-        Box::new(io::stdin().lock())
-    } else {
-        Box::new(fs::File::open(file).with_context(failed)?)
-    };
-    let mut bytes = Vec::new();
-    source.take(u64::try_from(MAX_EVIDENCE_BYTES)? + 1).read_to_end(&mut bytes).with_context(failed)?;
-    Ok(bytes)
 }

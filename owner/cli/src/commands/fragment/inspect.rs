@@ -4,21 +4,20 @@ use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
 use caveau_cose::{
-    Certificate, Chain, DidX509, Envelope, Rules, TRUST_LIST_TYPE, TrustList, TrustedLedgers, Validity,
-    VerifiedEnvelope,
+    Certificate, Chain, DidX509, Envelope, MAX_ENVELOPE_BYTES, Rules, TRUST_LIST_TYPE, TrustList, TrustedLedgers,
+    Validity, VerifiedEnvelope,
 };
 use caveau_fragment::FragmentText;
 use serde_json::{Value, json};
 
-use super::read;
-use crate::{args, exit::Outcome, ui};
+use crate::{args, exit::Outcome, files, ui};
 
 /// Runs it.
 ///
 /// # Errors
 /// Where the file cannot be read or is no envelope.
 pub(super) fn run(command: &args::FragmentInspect, json: bool) -> Result<Outcome> {
-    let bytes = read(&command.file)?;
+    let bytes = files::read(&command.file, MAX_ENVELOPE_BYTES)?;
     let envelope = Envelope::parse(&bytes).with_context(|| format!("{}", command.file.display()))?;
     let rules = Rules { validity: command.at.map_or(Validity::LeafEnd, Validity::At), chain: &[] };
     let trusted = trusted(command)?;
@@ -42,7 +41,7 @@ pub(super) fn run(command: &args::FragmentInspect, json: bool) -> Result<Outcome
 fn trusted(command: &args::FragmentInspect) -> Result<TrustedLedgers> {
     let mut trusted = TrustedLedgers::default();
     for file in &command.trust_list {
-        let bytes = read(file)?;
+        let bytes = files::read(file, MAX_ENVELOPE_BYTES)?;
         let rules = Rules { validity: Validity::LeafEnd, chain: &[] };
         let list = VerifiedEnvelope::open(&bytes, &rules).with_context(|| format!("{}", file.display()))?;
         let ledgers = TrustList::parse(list.payload()).with_context(|| format!("{}", file.display()))?;

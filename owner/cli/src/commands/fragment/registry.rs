@@ -3,11 +3,10 @@
 use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context as _, Result, bail};
-use caveau_cose::{Envelope, Rules, TRUST_LIST_TYPE, Validity, VerifiedEnvelope};
+use caveau_cose::{Envelope, MAX_ENVELOPE_BYTES, Rules, TRUST_LIST_TYPE, Validity, VerifiedEnvelope};
 use caveau_registry::{Artifact, ImageSource, attach as attach_artifact, discover as discover_artifacts};
 use serde_json::json;
 
-use super::read;
 use crate::{args, exit::Outcome, fetch, files, ui};
 
 /// The type of the artifact that a signed fragment is, and of its one layer, as hosts look for them.
@@ -20,7 +19,7 @@ const RULES: Rules<'static> = Rules { validity: Validity::LeafEnd, chain: &[] };
 /// # Errors
 /// Where it is not, or the registry does not take it.
 pub(super) fn attach(command: &args::FragmentAttach, json: bool, quiet: bool) -> Result<Outcome> {
-    let content = read(&command.file)?;
+    let content = files::read(&command.file, MAX_ENVELOPE_BYTES)?;
     let verified = VerifiedEnvelope::open(&content, &RULES);
     let verified = verified.with_context(|| format!("{} is refused, and is not attached", command.file.display()))?;
     let (artifact_type, media_type) = match verified.content_type().map(|content| content.to_string()) {

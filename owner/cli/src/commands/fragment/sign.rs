@@ -6,10 +6,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use caveau_cose::Form;
+use caveau_cose::{Form, MAX_ENVELOPE_BYTES};
 use caveau_fragment::FragmentText;
 
-use super::read;
 use crate::{
     args,
     commands::signing::{Content, Signatory},
@@ -23,7 +22,7 @@ use crate::{
 /// Where what was given is wrong or does not go together, or cannot be read or written.
 pub(super) fn run(command: &args::FragmentSign, quiet: bool) -> Result<Outcome> {
     let output = output(command)?;
-    let payload = read(&command.file)?;
+    let payload = files::read(&command.file, MAX_ENVELOPE_BYTES)?;
     let fragment = if command.content_type == args::FRAGMENT_CONTENT { Some(fragment(&payload)?) } else { None };
     let signatory = Signatory::new(&command.signing)?;
     let (issuer, form) = (&signatory.issuer, signatory.form);

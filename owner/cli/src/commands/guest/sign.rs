@@ -7,14 +7,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use caveau_cose::Form;
-use caveau_evidence::{Hex, REFERENCE_INFO_TYPE, ReferenceInfo, Tee as EvidenceTee};
-use caveau_guest_image::{MANIFEST_FILE, Manifest, Tee, read_manifest, reference_info_file};
+use caveau_evidence::{Hex, REFERENCE_INFO_TYPE, ReferenceInfo, Tee};
+use caveau_guest_image::{MANIFEST_FILE, Manifest, read_manifest, reference_info_file};
 
 use crate::{
     args,
     commands::signing::{Content, Signatory},
     exit::Outcome,
-    files, ui,
+    files, tee, ui,
 };
 
 /// Runs it.
@@ -35,7 +35,7 @@ pub(super) fn run(command: &args::GuestSign, json: bool, quiet: bool) -> Result<
     let svn = in_header.then(|| i64::try_from(info.svn)).transpose()?;
     let content = Content { payload: payload.as_bytes(), content_type: REFERENCE_INFO_TYPE, feed: &command.feed, svn };
     let signed = signatory.sign(&content)?;
-    let output = command.output.clone().unwrap_or_else(|| file.with_file_name(reference_info_file(tee)));
+    let output = command.output.clone().unwrap_or_else(|| file.with_file_name(reference_info_file(tee::in_guest(tee))));
     if output == Path::new("-") {
         io::stdout().lock().write_all(&signed).context("failed to write to standard output")?;
         return Ok(Outcome::Done);
@@ -68,20 +68,17 @@ fn report(
 
 /// What is to be signed of a guest.
 fn reference_info(command: &args::GuestSign, manifest: &Manifest, tee: Tee) -> Result<ReferenceInfo> {
-    let all = manifest.tees.get(&tee).map(|info| info.launch_digests.as_slice()).unwrap_or_default();
+    let of_guest = tee::in_guest(tee);
+    let all = manifest.tees.get(&of_guest).map(|info| info.launch_digests.as_slice()).unwrap_or_default();
     let wanted = all.iter().filter(|expected| command.cpus.is_none_or(|cpus| cpus == expected.vcpus));
     let wanted = wanted.filter(|expected| command.cpu_type.as_ref().is_none_or(|name| *name == expected.vcpu_type));
     let mut measurements: Vec<_> = wanted.map(|expected| Hex(*expected.digest.as_bytes())).collect();
     measurements.dedup();
     ensure!(
         !measurements.is_empty(),
-        "its {} launch digests for {tee} have none such; `caveau guest build` with --snp-firmware, --cpu-type and \
+        "its {} launch digests for {of_guest} have none such; `caveau guest build` with --snp-firmware, --cpu-type and \
          --max-cpus lists them",
         all.len()
     );
-    let of_evidence = match tee {
-        Tee::EmulatedSnp => EvidenceTee::EmulatedSnp,
-        Tee::Snp => EvidenceTee::Snp,
-    };
-    Ok(ReferenceInfo { svn: manifest.svn.into(), tee: of_evidence, measurements })
+    Ok(ReferenceInfo { svn: manifest.svn.into(), tee, measurements })
 }

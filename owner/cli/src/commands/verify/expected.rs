@@ -1,16 +1,13 @@
 //! What the owner expects of evidence: the appraisal policy, and what the options add to it.
 
-use std::{collections::BTreeSet, fs::File, io::Read as _, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context as _, Result, bail};
-use caveau_evidence::{
-    Expectations, Hex, Tee,
-    corim::{Corim, MAX_CORIM_BYTES},
-};
+use caveau_evidence::{Expectations, Hex, Tee, corim::Corim};
 use caveau_guest_image::{Manifest, read_manifest};
 use caveau_policy::PolicyDigest;
 
-use crate::{args, ui};
+use crate::{args, files, tee, ui};
 
 /// Reference values that the owner has.
 pub(super) enum Reference {
@@ -26,12 +23,9 @@ impl Reference {
     /// # Errors
     /// Where it cannot be read, or is neither.
     pub(super) fn read(file: &Path) -> Result<Self> {
-        let mut start = Vec::new();
-        let failed = || format!("failed to read {}", file.display());
-        let opened = File::open(file).with_context(failed)?;
-        opened.take(u64::try_from(MAX_CORIM_BYTES)? + 1).read_to_end(&mut start).with_context(failed)?;
-        if Corim::is_likely(&start) {
-            let corim = Corim::parse(&start).with_context(|| format!("failed to use {}", file.display()))?;
+        let bytes = files::read(file, files::MAX_DOCUMENT)?;
+        if Corim::is_likely(&bytes) {
+            let corim = Corim::parse(&bytes).with_context(|| format!("failed to use {}", file.display()))?;
             return Ok(Self::Corim(corim));
         }
         Ok(Self::Guest(Box::new(read_manifest(file)?)))
@@ -103,7 +97,7 @@ fn either<T>(option: &str, given: Option<T>, field: &str, standing: Option<T>) -
 /// The launch digests of this guest under this TEE with this many processors. None is a list on which nothing is found:
 /// the evidence is then refused, since it claims to be of what the owner has no reference for.
 fn digests(manifest: &Manifest, tee: Tee, cpus: u32) -> Vec<Hex<48>> {
-    let tee = guest_tee(tee);
+    let tee = tee::in_guest(tee);
     let digests: Vec<_> = manifest.launch_digests(tee, cpus).map(|expected| Hex(*expected.digest.as_bytes())).collect();
     if digests.is_empty() {
         ui::note(false, &format!("the reference values list no launch digest for {tee} with {cpus} processors"));
@@ -111,17 +105,9 @@ fn digests(manifest: &Manifest, tee: Tee, cpus: u32) -> Vec<Hex<48>> {
     digests
 }
 
-/// The TEE as guests name it.
-fn guest_tee(tee: Tee) -> caveau_guest_image::Tee {
-    match tee {
-        Tee::EmulatedSnp => caveau_guest_image::Tee::EmulatedSnp,
-        Tee::Snp => caveau_guest_image::Tee::Snp,
-    }
-}
-
 /// The guest as this TEE starts it: of the parts and modules those alone that the launch digest covers.
 pub(super) fn of_tee(mut manifest: Manifest, tee: Tee) -> Manifest {
-    let tee = guest_tee(tee);
+    let tee = tee::in_guest(tee);
     manifest.tees.retain(|name, _| *name == tee);
     let named: BTreeSet<&String> = manifest
         .tees

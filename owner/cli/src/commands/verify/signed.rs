@@ -1,12 +1,10 @@
 //! Signed reference values: what came along and what the owner gives, and whose the owner takes.
 
-use std::fs;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use caveau_cose::MAX_ENVELOPE_BYTES;
 use caveau_evidence::{AppraisalPolicy, Endorser, Evidence, SignedValues, Timestamp, judge_signed_values};
 
-use crate::args;
+use crate::{args, files};
 
 /// Judges them.
 ///
@@ -28,12 +26,8 @@ pub(super) fn judge(
     }
     let mut envelopes = came_along;
     for file in &command.endorsement {
-        let bytes = fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
         // In base64, a third more.
-        if bytes.len() / 2 > MAX_ENVELOPE_BYTES {
-            bail!("{} has {} bytes: no signed reference values are that long", file.display(), bytes.len());
-        }
-        envelopes.push(bytes);
+        envelopes.push(files::read(file, 2 * MAX_ENVELOPE_BYTES)?);
     }
     Ok(judge_signed_values(&envelopes, &endorsers, evidence, at))
 }
