@@ -281,6 +281,14 @@ mod tests {
     }
 
     #[test]
+    fn a_resolver_is_one_address_and_one_port() {
+        let shown = NetworkRules::resolver("10.0.2.3".parse().unwrap()).map(|destination| destination.to_string());
+        assert_eq!(shown, ["10.0.2.3/32 udp port 53", "10.0.2.3/32 tcp port 53"]);
+        let ports = Destination { network: "10.0.0.0/8".parse().unwrap(), protocol: None, ports: Some(1..=9) };
+        assert_eq!(ports.to_string(), "10.0.0.0/8 ports 1-9");
+    }
+
+    #[test]
     fn command_lines_name_destinations_and_listeners() {
         for (text, shown) in [
             ("10.0.2.3", "10.0.2.3/32"),

@@ -12,7 +12,7 @@
 //!   forward  nothing
 //! ```
 //! Loopback is the interface by its number, not its name, which can be changed. Containers of a group share it. Names are
-//! resolved by connections like any other: see [`resolver`]. What was connected before the rules goes on only where they
+//! resolved by connections like any other: see [`Rules::resolver`]. What was connected before the rules goes on only where they
 //! allow it, since connections are tracked from then on.
 //!
 //! IPv6 needs neighbour discovery, so where a rule can concern IPv6, solicitations and advertisements of neighbours pass (no
@@ -61,24 +61,12 @@ mod expression;
 mod netlink;
 mod ruleset;
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    os::fd::OwnedFd,
-};
+use std::os::fd::OwnedFd;
 
 pub use caveau_group::{
     Destination, IpNetwork, Listener, MAX_DESTINATIONS, MAX_LISTENERS, NetworkError, NetworkRules as Rules, Protocol,
 };
 pub use error::FirewallError;
-
-/// The resolver of QEMU's user network; [`resolver`] makes the destinations that using it takes.
-pub const QEMU_RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3));
-
-/// What a resolver at `address` is asked by.
-#[must_use]
-pub fn resolver(address: IpAddr) -> [Destination; 2] {
-    Rules::resolver(address)
-}
 
 /// Rules in force. While it lives, the kernel lets nobody else change or remove them. Dropped, the rules stay in force, but
 /// whoever has `CAP_NET_ADMIN` over the namespace may take them over: keep it for as long as a container runs.
@@ -151,13 +139,5 @@ mod tests {
         let rules = Rules { listen: Vec::new(), connect: vec![destination("10.0.0.0/8", Some(ports))] };
         let error = enforce(&rules).unwrap_err();
         assert_eq!(error.to_string(), "destination 10.0.0.0/8 has no ports from 81 to 80: the first is above the last");
-    }
-
-    #[test]
-    fn a_resolver_is_one_address_and_one_port() {
-        let [udp, tcp] = resolver(QEMU_RESOLVER);
-        assert_eq!(udp.to_string(), "10.0.2.3/32 udp port 53");
-        assert_eq!(tcp.to_string(), "10.0.2.3/32 tcp port 53");
-        assert_eq!(destination("10.0.0.0/8", Some(1..=9)).to_string(), "10.0.0.0/8 ports 1-9");
     }
 }

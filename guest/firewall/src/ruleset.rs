@@ -112,19 +112,16 @@ impl Match {
 
     /// Destination addresses: at byte 16 of IPv4's header, 24 of IPv6's.
     fn to(self, network: IpNetwork) -> Self {
-        let (family, offset, address, ones) = match (network.address(), network.mask()) {
-            (IpAddr::V4(address), IpAddr::V4(mask)) => {
-                (NFPROTO_IPV4, 16, address.octets().to_vec(), mask.octets().to_vec())
-            }
-            (address, mask) => (NFPROTO_IPV6, 24, octets_v6(address).to_vec(), octets_v6(mask).to_vec()),
-        };
+        let (family, offset, length) =
+            if network.address().is_ipv4() { (NFPROTO_IPV4, 16, 4) } else { (NFPROTO_IPV6, 24, 16) };
         let of_family = self.meta(Meta::Family, &[family]);
         if network.prefix() == 0 {
             return of_family;
         }
-        let loaded = of_family.then(&load_payload(Header::Network, offset, u32::try_from(address.len()).unwrap_or(0)));
+        let ones = octets(network.mask());
+        let loaded = of_family.then(&load_payload(Header::Network, offset, length));
         let loaded = if ones.iter().all(|byte| *byte == 0xff) { loaded } else { loaded.then(&mask(&ones)) };
-        loaded.then(&compare(Is::Equal, &address))
+        loaded.then(&compare(Is::Equal, &octets(network.address())))
     }
 
     /// Neighbour discovery from or to this link: a hop limit of 255 has passed no router.
@@ -257,11 +254,10 @@ fn destination(destination: &Destination) -> Vec<Message> {
     protocols.into_iter().map(rule).collect()
 }
 
-/// The octets of an IPv6 address.
-fn octets_v6(address: IpAddr) -> [u8; 16] {
+fn octets(address: IpAddr) -> Vec<u8> {
     match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 
