@@ -158,7 +158,6 @@ impl fmt::Debug for Source {
     }
 }
 
-/// The name that a rule defines.
 /// The value that a step leads to.
 fn below<'e>(expr: &'e Expr, step: &Step) -> Option<&'e Expr> {
     match (expr, step) {

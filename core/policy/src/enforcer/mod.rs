@@ -414,11 +414,22 @@ impl Enforcer {
         guard: guard::Change,
         unmounts: Option<String>,
     ) -> Granted<T> {
+        let granted = self.grant_unrecorded(permitted, verdict.changes, guard, unmounts);
+        self.note_allowed(Some(granted.pending.number));
+        granted
+    }
+
+    /// As [`Self::grant`], of what is no request at a point: the journal knows nothing of it.
+    fn grant_unrecorded<T>(
+        &mut self,
+        permitted: T,
+        changes: Vec<Change>,
+        guard: guard::Change,
+        unmounts: Option<String>,
+    ) -> Granted<T> {
         self.last = self.last.wrapping_add(1);
         self.open = Some(self.last);
-        self.note_allowed(Some(self.last));
-        let pending = Pending { number: self.last, unmounts, changes: verdict.changes, guard };
-        Granted { permit: Permit::grant(permitted), pending }
+        Granted { permit: Permit::grant(permitted), pending: Pending { number: self.last, unmounts, changes, guard } }
     }
 
     fn permit_flag<T>(&mut self, point: Point, permitted: T) -> Result<Permit<T>, Denial> {

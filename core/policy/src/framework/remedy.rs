@@ -212,7 +212,7 @@ impl Framework<'_> {
         }
         policy.layers = policy.own.iter().flat_map(|container| container.layers.iter().flatten()).cloned().collect();
         policy.candidates = with_platform_rules(policy.own.iter(), &policy.platform_rules);
-        state.loaded.policy_changed();
+        state.loaded.forget_candidates();
         Some((policy, state))
     }
 

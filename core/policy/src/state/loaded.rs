@@ -27,16 +27,16 @@ pub(crate) struct Loaded {
 impl Loaded {
     pub(super) fn set(&mut self, issuer: String, feeds: Feeds) {
         self.issuers.insert(issuer, feeds);
-        self.candidates = OnceLock::new();
+        self.forget_candidates();
     }
 
     pub(super) fn remove(&mut self, issuer: &str) {
         self.issuers.remove(issuer);
-        self.candidates = OnceLock::new();
+        self.forget_candidates();
     }
 
-    /// Forgets what was computed from the policy.
-    pub(crate) fn policy_changed(&mut self) {
+    /// Forgets what was computed, since the policy or its fragments have changed.
+    pub(crate) fn forget_candidates(&mut self) {
         self.candidates = OnceLock::new();
     }
 
