@@ -7,34 +7,25 @@
     reason = "tests stop at the first surprise"
 )]
 
-use std::path::{Path, PathBuf};
+mod fixtures;
+
 use std::slice;
 
 use caveau_cose::cbor::Value;
 use caveau_evidence::corim::{Corim, Instance, MAX_CORIM_BYTES, Measured, Number};
 use caveau_evidence::{Certificates, Claims, Evidence, FirmwareVersion, Hex, Profile, Tee, Timestamp, Verdict, verify};
 use caveau_snp::tcb::Layout;
+use fixtures::Fixtures;
 use proptest::collection::vec;
 use proptest::prelude::*;
-
-fn fixtures() -> Option<PathBuf> {
-    let root = std::env::var_os("CAVEAU_FIXTURES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"), PathBuf::from);
-    let folder = root.join("attestation");
-    if !folder.is_dir() {
-        println!("skipped: no fixtures at {}", folder.display());
-        return None;
-    }
-    Some(folder)
-}
 
 fn at(date: &str) -> Timestamp {
     date.parse().unwrap()
 }
 
 /// The claims of a recorded report.
-fn claims(folder: &Path, name: &str) -> Claims {
-    let read = |file: &str| std::fs::read(folder.join("snp/reports").join(name).join(file)).unwrap();
+fn claims(fixtures: &Fixtures, name: &str) -> Claims {
+    let read = |file: &str| fixtures.read(&format!("snp/reports/{name}/{file}"));
     let vek = Certificates { vek: Some(read("vcek.der")), ..Certificates::default() };
     let evidence = Evidence {
         tee: Tee::Snp,
@@ -100,8 +91,8 @@ fn corim(triples: &[Vec<(i128, Value<'_>)>], validity: Option<(u64, u64)>) -> Ve
 
 #[test]
 fn recorded_ones_are_read_or_refused() {
-    let Some(folder) = fixtures() else { return };
-    let read = |name: &str| std::fs::read(folder.join(format!("corim/corim-sevsnp-{name}.cbor"))).unwrap();
+    let Some(fixtures) = Fixtures::open() else { return };
+    let read = |name: &str| fixtures.read(&format!("corim/corim-sevsnp-{name}.cbor"));
     let bytes = read("valid");
     assert!(Corim::is_likely(&bytes));
     let corim = Corim::parse(&bytes).unwrap();
@@ -123,7 +114,7 @@ fn recorded_ones_are_read_or_refused() {
         assert!(reference.measured.contains(&expected), "{expected:?}");
     }
     // No recorded report is of that guest.
-    assert_eq!(corim.check(Some(&claims(&folder, "milan-v3-aci")), at("2026-11-23")).verdict, Verdict::Failed);
+    assert_eq!(corim.check(Some(&claims(&fixtures, "milan-v3-aci")), at("2026-11-23")).verdict, Verdict::Failed);
     for (name, said) in [
         ("bad-refval-key", "it has no number (0)"),
         ("bad-refval-no-key", "it has no number (0)"),
@@ -137,11 +128,11 @@ fn recorded_ones_are_read_or_refused() {
 
 #[test]
 fn reports_are_held_against_all_of_a_triple() {
-    let Some(folder) = fixtures() else { return };
+    let Some(fixtures) = Fixtures::open() else { return };
     for (name, layout) in
         [("milan-v3-aci", Layout::Milan), ("genoa-v3-aci", Layout::Milan), ("turin-v5-aci", Layout::Turin)]
     {
-        let claims = claims(&folder, name);
+        let claims = claims(&fixtures, name);
         let tcb = claims.reported_tcb.to_u64(layout);
         let policy = claims.guest_policy.0.to_be_bytes();
         let firmware = claims.current_firmware.to_string();

@@ -7,7 +7,7 @@
     reason = "tests stop at the first surprise"
 )]
 
-use std::path::{Path, PathBuf};
+mod fixtures;
 
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
 use caveau_cose::{DidX509, Draft, Form, KeyKind};
@@ -17,21 +17,11 @@ use caveau_evidence::{
 };
 use caveau_fragment::{DevelopmentChain, DevelopmentSpec};
 use caveau_snp::report::{ReportFields, Signature, set_signature};
+use fixtures::Fixtures;
 use serde_json::json;
 
 const AZURE: &str = "did:x509:0:sha256:I__iuL25oXEVFdTP_aBLx_eT1RPHbCQ_ECBQfYZpt9s::eku:1.3.6.1.4.1.311.76.59.1.2";
 const FEED: &str = "ContainerPlat-AMD-UVM";
-
-fn fixtures() -> Option<PathBuf> {
-    let root = std::env::var_os("CAVEAU_FIXTURES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"), PathBuf::from);
-    let folder = root.join("attestation");
-    if !folder.is_dir() {
-        println!("skipped: no fixtures at {}", folder.display());
-        return None;
-    }
-    Some(folder)
-}
 
 fn now() -> Timestamp {
     "2026-11-23".parse().unwrap()
@@ -47,8 +37,8 @@ fn code(values: &SignedValues) -> Option<&str> {
 }
 
 /// A bundle as a sidecar of ACI gives it: a recorded report with these signed reference values.
-fn bundle(folder: &Path, report: &str, endorsement: &[u8]) -> (Evidence, Vec<Vec<u8>>) {
-    let read = |name: &str| std::fs::read(folder.join("snp/reports").join(report).join(name)).unwrap();
+fn bundle(fixtures: &Fixtures, report: &str, endorsement: &[u8]) -> (Evidence, Vec<Vec<u8>>) {
+    let read = |name: &str| fixtures.read(&format!("snp/reports/{report}/{name}"));
     let json = json!({
         "attestation": BASE64_STANDARD.encode(read("report.bin")),
         "platform_certificates": BASE64_STANDARD.encode(read("vcek.der")),
@@ -74,10 +64,10 @@ fn judged(evidence: &Evidence, values: SignedValues) -> Appraisal {
 
 #[test]
 fn azures_own_stand_for_the_launch_digest() {
-    let Some(folder) = fixtures() else { return };
+    let Some(fixtures) = Fixtures::open() else { return };
     for (report, svn) in [("milan-v2-aci", 22), ("milan-v3-aci", 101), ("genoa-v3-aci", 101)] {
-        let signed = std::fs::read(folder.join(format!("azure-aci/uvm-endorsement-svn{svn}.cose"))).unwrap();
-        let (evidence, envelopes) = bundle(&folder, report, &signed);
+        let signed = fixtures.read(&format!("azure-aci/uvm-endorsement-svn{svn}.cose"));
+        let (evidence, envelopes) = bundle(&fixtures, report, &signed);
         let values = judge_signed_values(&envelopes, &[endorser(AZURE, FEED, svn)], &evidence, now());
         let accepted = values.accepted.clone().unwrap();
         assert_eq!((accepted.issuer.as_str(), accepted.feed.as_str(), accepted.svn), (AZURE, FEED, svn));
@@ -94,10 +84,10 @@ fn azures_own_stand_for_the_launch_digest() {
 
 #[test]
 fn what_is_not_as_expected_of_azures_is_refused() {
-    let Some(folder) = fixtures() else { return };
-    let read = |svn: u32| std::fs::read(folder.join(format!("azure-aci/uvm-endorsement-svn{svn}.cose"))).unwrap();
+    let Some(fixtures) = Fixtures::open() else { return };
+    let read = |svn: u32| fixtures.read(&format!("azure-aci/uvm-endorsement-svn{svn}.cose"));
     let signed = read(101);
-    let (evidence, _) = bundle(&folder, "milan-v3-aci", &signed);
+    let (evidence, _) = bundle(&fixtures, "milan-v3-aci", &signed);
     let trusted = endorser(AZURE, FEED, 101);
     let refused = |envelopes: &[Vec<u8>], endorser: &Endorser, at: Timestamp| {
         let values = judge_signed_values(envelopes, std::slice::from_ref(endorser), &evidence, at);

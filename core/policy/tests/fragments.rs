@@ -8,6 +8,9 @@ use caveau_policy::{
 };
 use serde_json::{Value, json};
 
+#[path = "fragments/transparency.rs"]
+mod transparency;
+
 const ISSUER: &str = "did:x509:0:sha256:I__iuL25oXEVFdTP_aBLx_eT1RPHbCQ_ECBQfYZpt9s::eku:1.3.6.1.4.1.311.76.59.1.3";
 const FEED: &str = "registry.example/sidecars";
 const LAYER: &str = "1111111111111111111111111111111111111111111111111111111111111111";
@@ -62,6 +65,19 @@ fn load(text: impl Into<String>) -> request::LoadFragment {
         receipts: Vec::new(),
         text: text.into(),
     }
+}
+
+fn keys(ledger: &str, key: u8) -> LedgerKeys {
+    [(ledger.to_owned(), [(b"kid".to_vec(), vec![key])].into())].into()
+}
+
+fn list(subject: &str, svn: i64, ledgers: LedgerKeys) -> request::LoadTrustList {
+    request::LoadTrustList { issuer: ISSUER.to_owned(), subject: subject.to_owned(), svn, ledgers }
+}
+
+fn with_receipts(ledgers: &[&str]) -> request::LoadFragment {
+    let receipt = |ledger: &&str| request::Receipt { ledger: (*ledger).to_owned(), key_id: b"kid".to_vec() };
+    request::LoadFragment { receipts: ledgers.iter().map(receipt).collect(), ..load(sidecar()) }
 }
 
 fn done<T>(enforcer: &mut Enforcer, granted: Result<Granted<T>, Denial>) {
@@ -409,85 +425,6 @@ fn a_fragment_whose_rules_stay_answers_for_the_policy() {
     // With several sets of parameters it would be several.
     let text = BY_HAND.replace("{\"allowed\": true,", "{\"allowed\": true, \"parameters\": [{\"a\": 1}, {\"a\": 2}],");
     assert_eq!(field(enforcer(&text).load_fragment(&lib(2, LAYER))), Field::Namespace);
-}
-
-fn keys(ledger: &str, key: u8) -> LedgerKeys {
-    [(ledger.to_owned(), [(b"kid".to_vec(), vec![key])].into())].into()
-}
-
-fn list(subject: &str, svn: i64, ledgers: LedgerKeys) -> request::LoadTrustList {
-    request::LoadTrustList { issuer: ISSUER.to_owned(), subject: subject.to_owned(), svn, ledgers }
-}
-
-fn with_receipts(ledgers: &[&str]) -> request::LoadFragment {
-    let receipt = |ledger: &&str| request::Receipt { ledger: (*ledger).to_owned(), key_id: b"kid".to_vec() };
-    request::LoadFragment { receipts: ledgers.iter().map(receipt).collect(), ..load(sidecar()) }
-}
-
-#[test]
-fn required_receipts_must_be_there_and_vouched_for() {
-    let lists = json!([
-        {"issuer": ISSUER, "subject": "a", "minimum_svn": 1, "allowed_ledgers": ["one.example"]},
-        {"issuer": ISSUER, "subject": "b", "minimum_svn": 1, "allowed_ledgers": ["*"]},
-    ]);
-    for (required, loaded, receipts, allowed) in [
-        (json!([]), vec![], vec![], true),
-        (json!(["*"]), vec![("a", "one.example")], vec![], false),
-        (json!(["*"]), vec![("a", "one.example")], vec!["one.example"], true),
-        (json!(["*"]), vec![], vec!["one.example"], false),
-        (json!(["one.example"]), vec![("b", "one.example")], vec!["one.example"], true),
-        (json!(["one.example"]), vec![("b", "two.example")], vec!["two.example"], false),
-        (json!(["TTL:a"]), vec![("b", "one.example")], vec!["one.example"], false),
-        (json!(["TTL:a"]), vec![("a", "one.example")], vec!["one.example"], true),
-        (json!(["TTL:a", "TTL:b"]), vec![("a", "one.example")], vec!["one.example"], false),
-        (json!(["TTL:a", "TTL:b"]), vec![("a", "one.example"), ("b", "one.example")], vec!["one.example"], true),
-        (json!(["one.example", "two.example"]), vec![("b", "one.example")], vec!["one.example", "two.example"], false),
-    ] {
-        let rules = json!([rule(json!({"required_receipts": required}))]);
-        let mut engine = enforcer(&policy(&[("fragments", rules), ("transparency_trust_lists", lists.clone())]));
-        for (subject, ledger) in loaded {
-            let granted = engine.load_transparency_trust_list(&list(subject, 1, keys(ledger, 1)));
-            done(&mut engine, granted);
-        }
-        match engine.load_fragment(&with_receipts(&receipts)) {
-            Ok(_) => assert!(allowed, "{required}"),
-            Err(denial) => assert!(!allowed && denial.reasons[0].field == Field::Receipts, "{required}: {denial}"),
-        }
-    }
-}
-
-#[test]
-fn a_trust_list_brings_only_the_ledgers_that_the_policy_allows() {
-    let rules = json!([{"issuer": ISSUER, "subject": "a", "minimum_svn": 2, "allowed_ledgers": ["one.example"]}]);
-    let mut engine = enforcer(&policy(&[("transparency_trust_lists", rules)]));
-    let mut both = keys("one.example", 1);
-    both.extend(keys("two.example", 2));
-    for (expected, request) in [
-        (Field::Svn, list("a", 1, both.clone())),
-        (Field::Issuer, list("b", 2, both.clone())),
-        (Field::Issuer, request::LoadTrustList { issuer: "other".to_owned(), ..list("a", 2, both.clone()) }),
-        (Field::Ledgers, list("a", 2, keys("two.example", 2))),
-        (Field::Ledgers, list("a", 2, LedgerKeys::new())),
-    ] {
-        assert_eq!(field(engine.load_transparency_trust_list(&request)), expected, "{request:?}");
-    }
-    let granted = engine.load_transparency_trust_list(&list("a", 2, both.clone())).unwrap();
-    assert_eq!(granted.permit.ledgers, ["one.example"]);
-    enforcer_keeps_nothing(&mut engine, granted);
-    let granted = engine.load_transparency_trust_list(&list("a", 2, both));
-    done(&mut engine, granted);
-    assert_eq!(engine.ledger_keys("one.example").unwrap()[b"kid".as_slice()].key, [1]);
-    assert!(engine.ledger_keys("two.example").is_none());
-    // As many keys as are sensible.
-    let many = (0..5000_u32).map(|number| (number.to_be_bytes().to_vec(), vec![1])).collect();
-    let request = list("a", 2, [("one.example".to_owned(), many)].into());
-    assert_eq!(field(engine.load_transparency_trust_list(&request)), Field::Ledgers);
-}
-
-/// What failed leaves no keys.
-fn enforcer_keeps_nothing<T>(engine: &mut Enforcer, granted: Granted<T>) {
-    engine.settle(granted.pending, Outcome::Failed);
-    assert!(engine.ledger_keys("one.example").is_none());
 }
 
 #[test]

@@ -10,10 +10,10 @@
 //!
 //! *Trusts* the kernel, the TEE, and of the host nothing: every frame, disk and number from it is hostile. *Promises*: until a
 //! policy is set whose SHA-256 is the TEE's HOST_DATA, nothing is done but saying hello and switching the VM off; afterwards
-//! no disk is mounted, and nothing run, signalled or told of, that the policy does not allow (it is not asked about attesting,
-//! nor about starting what it let be created); the host's text never becomes a path of the guest; what one container writes
-//! stalls no other. *Refuses* a second policy, identifiers that are not of their form, and everything out of order; where it
-//! cannot go on (the port is out of step, a step of the boot fails) it switches the VM off.
+//! no disk is mounted, nothing run, signalled or told of, and no evidence given, that the policy does not allow; the host's
+//! text never becomes a path of the guest; what one container writes stalls no other. *Refuses* a second policy, identifiers
+//! that are not of their form, and everything out of order; where it cannot go on (the port is out of step, a step of the boot
+//! fails) it switches the VM off.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

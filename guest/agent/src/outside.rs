@@ -1,8 +1,8 @@
 //! What the gate acts on: the guest's disks and containers, and in tests something that only remembers.
 //!
 //! Every act on a disk takes its permit by value, here as there: what stands in for the guest cannot be asked to do without
-//! either. Containers know no permits: [`crate::containers`] fills their plans from what a permit holds, and signals, tells
-//! of and deletes them with one in hand. Only starting what was created under a permit needs no other.
+//! either. Containers know no permits: [`crate::containers`] fills their plans from what a permit holds, and starts, signals,
+//! tells of and deletes them with one in hand.
 
 use std::{
     path::{Path, PathBuf},

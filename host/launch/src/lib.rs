@@ -31,6 +31,7 @@ mod machine;
 mod machine_start;
 mod memfd;
 mod name;
+mod piece;
 mod plan;
 mod ports;
 mod request_log;
@@ -54,10 +55,10 @@ pub use machine::{
 pub use machine_start::{SnpHostError, check_snp_host};
 pub use memfd::{SealError, SealedFile};
 pub use name::{GroupName, InvalidName};
+pub use piece::{PieceKind, PolicyPiece};
 pub use plan::{
     ContainerPlan, FirmwareFiles, GuestFiles, InvalidPlan, LaunchPlan, LayerFile, LogLimits, MAX_MEMORY_MIB,
-    MAX_SCRATCH_BYTES, MAX_VCPUS, MIN_MEMORY_MIB, MIN_SCRATCH_BYTES, PLAN_VERSION, PieceKind, PolicyPiece, Scratch,
-    Tee, check_machine,
+    MAX_SCRATCH_BYTES, MAX_VCPUS, MIN_MEMORY_MIB, MIN_SCRATCH_BYTES, PLAN_VERSION, Scratch, Tee, check_machine,
 };
 pub use ports::{PortError, PortForward, Transport, check_free};
 pub use start::{StartError, Started, start, start_with};

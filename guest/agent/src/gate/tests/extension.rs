@@ -1,6 +1,6 @@
 //! What policies ask for in their `caveau` objects, as far as the gate does it.
 
-use super::*;
+use super::{fakes::shown_limits, *};
 
 #[test]
 fn network_rules_are_in_force_before_the_policy_is() {
