@@ -5,6 +5,8 @@ use std::{
     io::{BufRead as _, BufReader, IsTerminal as _},
     path::Path,
     process::{Command, Stdio},
+    sync::LazyLock,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -57,13 +59,14 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// A headline on standard error, bold where that is a terminal.
+/// When the first headline was written, which is when the work began.
+static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// A headline on standard error, with the minutes and seconds since the first one; bold where that is a terminal.
 pub(crate) fn headline(text: &str) {
-    if std::io::stderr().is_terminal() {
-        eprintln!("\x1b[1m== {text}\x1b[0m");
-    } else {
-        eprintln!("== {text}");
-    }
+    let (on, off) = if std::io::stderr().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let seconds = BEGUN.elapsed().as_secs();
+    eprintln!("{on}== [{:02}:{:02}] {text}{off}", seconds / 60, seconds % 60);
 }
 
 /// What a long step is at: its last line where standard error is a terminal, else only the steps' names.

@@ -52,6 +52,9 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
     images::build_all(&images, &setup.apt_config, &|step| eprintln!("   {step}"))?;
     headline("guest image, built twice");
     let guest = crate::guest::build_twice(root, &setup)?;
+    headline("building the tests");
+    let agent = build_agent(root)?;
+    run(&mut command(root, "cargo", ["test", "--workspace", "--locked", "--no-run", "--quiet"]))?;
     headline("tests");
     let mut tally = Tally::default();
     let mut cargo = command(root, "cargo", ["test", "--workspace", "--locked", "--no-fail-fast"]);
@@ -60,7 +63,7 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
     }
     cargo.args(["--", "--show-output"]).args(filter.iter().skip(1));
     cargo.env("CAVEAU_GUEST", &guest).env("CAVEAU_TEST_IMAGES", &images);
-    cargo.env("CAVEAU_DISTRIBUTION_KERNEL", &setup.distribution_kernel).env("CAVEAU_AGENT", build_agent(root)?);
+    cargo.env("CAVEAU_DISTRIBUTION_KERNEL", &setup.distribution_kernel).env("CAVEAU_AGENT", agent);
     match setup::oracles(root) {
         Ok(oracles) => {
             cargo.env("CAVEAU_SEV_SNP_MEASURE", oracles.snp_measure);
@@ -71,17 +74,18 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
             eprintln!("launch digests and envelopes are not compared with other implementations': {error:#}");
         }
     }
-    let mut run = |cargo: &mut Command| {
+    let mut tallied = |cargo: &mut Command| {
         run_lines(cargo, |line| {
             println!("{line}");
             tally.read(line);
         })
     };
-    let mut succeeded = run(&mut cargo)?;
+    let mut succeeded = tallied(&mut cargo)?;
     if filter.is_empty() {
         headline("fuzz targets, replayed");
-        succeeded &= run(&mut fuzz::replay(root))?;
+        succeeded &= tallied(&mut fuzz::replay(root))?;
     }
+    headline("what ran");
     for reason in &tally.skipped {
         println!("skipped: {reason}");
     }
