@@ -65,4 +65,7 @@ fn colours_and_progress_are_for_terminals() {
     let mut terminal = Terminal::start(&caveau, &pull, 24, 200);
     assert_eq!(terminal.ends(), 0, "{}", terminal.printed());
     terminal.shows(": 1 layer");
+    // The layer's bar, at its end.
+    terminal.shows(&format!("[{}]", "=".repeat(30)));
+    terminal.shows("converted");
 }

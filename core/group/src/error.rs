@@ -1,5 +1,7 @@
 //! What is wrong with a description of a group.
 
+use crate::NetworkError;
+
 /// A description that does not make a whole group. Each names the thing, the value and what is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
@@ -16,6 +18,9 @@ pub enum GroupError {
         /// What is wanted.
         form: &'static str,
     },
+    /// A network is none.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// Neither image nor overrides name a program.
     #[error("the image names no program to run (no Entrypoint and no Cmd); give one after the image")]
     NoCommand,

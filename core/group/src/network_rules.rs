@@ -149,7 +149,8 @@ impl NetworkRules {
     /// [`GroupError::Invalid`].
     pub fn destination(text: &str) -> Result<Destination, GroupError> {
         let bad = || {
-            let form = "ADDRESS[/PREFIX][:PORT[-PORT]][/tcp|/udp], an IPv6 network in brackets before a port";
+            let form = "ADDRESS[/PREFIX][:PORT[-PORT]][/tcp|/udp], with an address and no name, an IPv6 network in \
+                        brackets before a port";
             GroupError::invalid("destination", text, form)
         };
         let (rest, protocol) = match text.rsplit_once('/') {
@@ -166,7 +167,8 @@ impl NetworkRules {
         };
         let network = match network.parse::<IpAddr>() {
             Ok(address) => IpNetwork::host(address),
-            Err(_) => IpNetwork::from_str(network).map_err(|_| bad())?,
+            Err(_) if network.contains('/') => IpNetwork::from_str(network)?,
+            Err(_) => return Err(bad()),
         };
         let port = |text: &str| text.parse::<u16>().ok().filter(|port| port.to_string() == text).ok_or_else(bad);
         let (first, last) = match ports.map(|ports| ports.split_once('-').unwrap_or((ports, ports))) {

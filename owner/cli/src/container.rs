@@ -143,9 +143,7 @@ fn network(options: &ContainerOptions) -> Result<Option<NetworkRules>> {
             rules.connect.extend(NetworkRules::resolver(IpAddr::V4(caveau_protocol::network::NAME_SERVER)));
             continue;
         }
-        let destination = NetworkRules::destination(to);
-        let names = "a guest's rules know addresses, not names";
-        rules.connect.push(destination.with_context(|| format!("--allow-connect {to}: {names}"))?);
+        rules.connect.push(NetworkRules::destination(to).with_context(|| format!("--allow-connect {to}"))?);
     }
     Ok(options.restrict_network.then_some(rules))
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use caveau_registry::{Event, Image, ImageSource, Options, Progress, PullPolicy, Store, resolve};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::{args, ui};
 
@@ -99,6 +99,9 @@ impl Progress for Bars {
                 let bar = self.bar(&layer.to_string());
                 bar.set_length(bytes);
                 bar.set_style(style("{prefix} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {msg}"));
+            }
+            Event::LayerResumed { layer, bytes } => {
+                self.bar(&layer.to_string()).set_message(format!("going on after {}", HumanBytes(bytes)));
             }
             Event::LayerAdvanced { layer, bytes } => self.bar(&layer.to_string()).inc(bytes),
             Event::LayerStored { layer } => self.bar(&layer.to_string()).finish_with_message("converted"),

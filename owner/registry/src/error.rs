@@ -170,6 +170,15 @@ pub enum RegistryError {
     /// Work on a layer was given up because another layer of the image failed; that one's error is the one to tell.
     #[error("given up because another layer failed")]
     Stopped,
+    /// A layer is wrong, of which some bytes came from an earlier run: they may be what is wrong with it.
+    #[error("a layer is wrong of which {bytes} bytes were kept from an earlier run; they are removed now: try again")]
+    KeptPart {
+        /// The number of those bytes.
+        bytes: u64,
+        /// What is wrong with the layer.
+        #[source]
+        source: Box<RegistryError>,
+    },
     /// Several images have an ID that begins so.
     #[error("several images have an ID that begins with {id}; give more of it, see caveau image ls")]
     SeveralImages {
@@ -182,6 +191,13 @@ pub enum RegistryError {
         /// What it did.
         doing: &'static str,
     },
+}
+
+impl RegistryError {
+    /// Whether a layer was good as far as it came: the rest of it was not to be had, or not wanted any more.
+    pub(crate) fn is_broken_off(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Status { .. } | Self::Denied { .. } | Self::Stopped)
+    }
 }
 
 /// Adds to an I/O error what was tried on which path.

@@ -21,6 +21,7 @@ use caveau_oci::{Digest, Hasher};
 use crate::convert::{MeteredImage, write_image};
 use crate::error::unwrap_io;
 use crate::inflate::{GZIP_THREADS, Unpacker, pump};
+use crate::kept::{self, KeptBlob};
 use crate::layers::{self, Converted, Entry};
 use crate::lock::EntryLock;
 use crate::pipe::{PipeReader, PipeWriter, fill, pipe};
@@ -71,6 +72,10 @@ pub(crate) fn fill_layers(
         work();
     });
     if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        if !error.is_broken_off() {
+            // Who lies about one layer will hardly be asked for the others again.
+            kept::forget(store, specs)?;
+        }
         return Err(error);
     }
     let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -155,12 +160,15 @@ impl Job<'_> {
 
     /// Runs the three stages.
     fn convert(&self, spec: &LayerSpec, image: &std::fs::File) -> Result<Converted, RegistryError> {
-        let source = self.source.open(spec)?;
+        let mut source = KeptBlob::open(self.store, self.source, spec)?;
         self.progress.report(Event::LayerStarted { layer: spec.diff_id, bytes: spec.size });
+        if source.had() > 0 {
+            self.progress.report(Event::LayerResumed { layer: spec.diff_id, bytes: source.had() });
+        }
         let (to_unpack, packed) = pipe();
         let (to_convert, tar) = pipe();
-        thread::scope(|scope| {
-            let feeding = scope.spawn(|| self.feed(spec, source, to_unpack));
+        let converted = thread::scope(|scope| {
+            let feeding = scope.spawn(|| self.feed(spec, &mut source, to_unpack));
             let unpacking = scope.spawn(|| self.unpack(spec, packed, to_convert));
             let converted = self.write_layer(spec, tar, image);
             // Joined from the back: each stage ends once the one behind it is gone.
@@ -169,23 +177,27 @@ impl Job<'_> {
             fed?;
             unpacked?;
             converted
-        })
+        });
+        let (had, broken_off) = (source.had(), converted.as_ref().is_err_and(RegistryError::is_broken_off));
+        let closed = source.close(broken_off);
+        match converted {
+            Ok(converted) => closed.map(|()| converted),
+            Err(error) if had > 0 && !broken_off => {
+                Err(RegistryError::KeptPart { bytes: had, source: Box::new(error) })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// First stage: the source's bytes, counted and hashed.
-    fn feed(
-        &self,
-        spec: &LayerSpec,
-        mut source: Box<dyn Read + Send + '_>,
-        out: PipeWriter,
-    ) -> Result<(), RegistryError> {
+    fn feed(&self, spec: &LayerSpec, source: &mut dyn Read, out: PipeWriter) -> Result<(), RegistryError> {
         let what = spec.blob.map_or_else(|| format!("layer {}", spec.diff_id), |blob| format!("blob {blob}"));
         let (mut hasher, mut count, mut wanted, mut left) = (Hasher::new(), 0_u64, true, DRAIN_BYTES);
         loop {
             self.go_on()?;
             let mut chunk = out.buffer();
             // Sources that are not on this machine say themselves what is wrong.
-            let read = fill(&mut *source, &mut chunk)
+            let read = fill(source, &mut chunk)
                 .map_err(|error| unwrap_io(error, |source| RegistryError::Read { what: what.clone(), source }))?;
             if read == 0 {
                 break;

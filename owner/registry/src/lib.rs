@@ -18,6 +18,7 @@ mod error;
 mod fill;
 mod images;
 mod inflate;
+mod kept;
 mod layers;
 mod local;
 mod lock;

@@ -12,7 +12,7 @@ use crate::error::At;
 
 /// An exclusive lock on one entry of the store, held until dropped.
 pub(crate) struct EntryLock {
-    _file: File,
+    file: File,
     path: PathBuf,
 }
 
@@ -27,7 +27,7 @@ impl EntryLock {
             let file = open(path)?;
             flock(&file, FlockOperation::LockExclusive).at("lock", path)?;
             if is_current(&file, path)? {
-                return Ok(Self { _file: file, path: path.to_owned() });
+                return Ok(Self { file, path: path.to_owned() });
             }
         }
     }
@@ -40,9 +40,14 @@ impl EntryLock {
                 return Ok(None);
             }
             if is_current(&file, path)? {
-                return Ok(Some(Self { _file: file, path: path.to_owned() }));
+                return Ok(Some(Self { file, path: path.to_owned() }));
             }
         }
+    }
+
+    /// The lock's file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 
     /// Removes the lock's file, for an entry that is gone. Whoever waits for it notices and makes a new one.

@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 
 use crate::error::At;
 use crate::lock::{EntryLock, flock_now};
-use crate::{ImageSource, RegistryError, Store, images};
+use crate::{ImageSource, RegistryError, Store, images, kept};
 
 /// Digits of a short image ID.
 const SHORT_ID: usize = 12;
@@ -108,7 +108,7 @@ impl Store {
         Ok(removed)
     }
 
-    /// Deletes layers and documents that no image has. With `all`, forgets every image first, so that only layers in
+    /// Deletes layers and documents that no image has, and what was kept of layers whose fetching broke off. With `all`, forgets every image first, so that only layers in
     /// use stay.
     ///
     /// # Errors
@@ -128,6 +128,7 @@ impl Store {
             self.delete_layer(*layer, &mut removed)?;
         }
         self.delete_documents(&mut removed)?;
+        removed.bytes += kept::sweep(self, Duration::ZERO)?;
         Ok(removed)
     }
 

@@ -45,8 +45,14 @@ pub(crate) struct Plan {
 
 /// Something that opens layers: a registry's repository, a layout, an archive.
 pub(crate) trait LayerSource: Sync {
-    /// The bytes of `layer` from the first on. Errors while reading may carry a [`RegistryError`].
-    fn open(&self, layer: &LayerSpec) -> Result<Box<dyn Read + Send + '_>, RegistryError>;
+    /// The bytes of `layer` after the first `skipped` ones, which is none but where the source
+    /// [is remote](Self::is_remote). Errors while reading may carry a [`RegistryError`].
+    fn open(&self, layer: &LayerSpec, skipped: u64) -> Result<Box<dyn Read + Send + '_>, RegistryError>;
+
+    /// Whether the bytes come from another machine, so that those which came are worth keeping.
+    fn is_remote(&self) -> bool {
+        false
+    }
 }
 
 impl Plan {

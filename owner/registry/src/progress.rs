@@ -35,6 +35,13 @@ pub enum Event<'a> {
         /// Bytes to fetch.
         bytes: u64,
     },
+    /// Bytes that an earlier run fetched before it broke off are used; they count as fetched.
+    LayerResumed {
+        /// The layer's diff ID.
+        layer: Digest,
+        /// The number of those bytes.
+        bytes: u64,
+    },
     /// So many bytes more were fetched.
     LayerAdvanced {
         /// The layer's diff ID.

@@ -115,8 +115,12 @@ fn check(what: &str, bytes: &[u8], digest: Option<Digest>, size: Option<u64>) ->
 }
 
 impl LayerSource for Remote<'_> {
-    fn open(&self, layer: &LayerSpec) -> Result<Box<dyn Read + Send + '_>, RegistryError> {
+    fn open(&self, layer: &LayerSpec, skipped: u64) -> Result<Box<dyn Read + Send + '_>, RegistryError> {
         let digest = layer.blob.unwrap_or(layer.diff_id);
-        Ok(Box::new(BlobReader::open(self.session()?, digest, layer.size)?))
+        Ok(Box::new(BlobReader::open(self.session()?, digest, layer.size, skipped)?))
+    }
+
+    fn is_remote(&self) -> bool {
+        true
     }
 }

@@ -94,7 +94,7 @@ fn from_registry<'a>(
 struct Nowhere;
 
 impl LayerSource for Nowhere {
-    fn open(&self, layer: &LayerSpec) -> Result<Box<dyn Read + Send + '_>, RegistryError> {
+    fn open(&self, layer: &LayerSpec, _: u64) -> Result<Box<dyn Read + Send + '_>, RegistryError> {
         Err(RegistryError::NotStored { what: format!("layer {}", layer.diff_id) })
     }
 }

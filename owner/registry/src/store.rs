@@ -6,6 +6,7 @@
 //!               <diff id>.lock   held while the entry is made or removed
 //!       /blobs/<digest>          manifests and configurations, checked against their name when read
 //!       /images/<key>.json       what a name means (see `images`)
+//!       /partial/<digest>        what has come of a blob whose fetching broke off (see `kept`)
 //!       /tmp/                    files that are being written
 //! ```
 //!
@@ -21,9 +22,9 @@ use caveau_oci::Digest;
 use rustix::fs::FlockOperation;
 use tempfile::NamedTempFile;
 
-use crate::RegistryError;
 use crate::error::At;
 use crate::lock::{flock, flock_now};
+use crate::{RegistryError, kept};
 
 /// A folder with converted layers and the documents of images, shared by all processes of a user.
 #[derive(Debug, Clone)]
@@ -38,12 +39,13 @@ impl Store {
     /// [`RegistryError::File`] if the folder cannot be made or written.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, RegistryError> {
         let store = Self { root: root.into() };
-        for part in ["layers", "blobs", "images", "tmp"] {
+        for part in ["layers", "blobs", "images", "partial", "tmp"] {
             let path = store.root.join(part);
             DirBuilder::new().recursive(true).mode(0o700).create(&path).at("create", &path)?;
         }
         store.mark_as_cache()?;
         store.sweep()?;
+        kept::sweep(&store, kept::LONGEST)?;
         Ok(store)
     }
 
@@ -83,6 +85,10 @@ impl Store {
 
     pub(crate) fn images_dir(&self) -> PathBuf {
         self.root.join("images")
+    }
+
+    pub(crate) fn partial_dir(&self) -> PathBuf {
+        self.root.join("partial")
     }
 
     fn tmp_dir(&self) -> PathBuf {

@@ -20,7 +20,7 @@ const MAX_MEDIA_TYPE: usize = 255;
 pub(crate) struct DockerArchive(Archive);
 
 impl LayerSource for DockerArchive {
-    fn open(&self, layer: &LayerSpec) -> Result<Box<dyn Read + Send + '_>, RegistryError> {
+    fn open(&self, layer: &LayerSpec, _: u64) -> Result<Box<dyn Read + Send + '_>, RegistryError> {
         match layer.place {
             Place::Offset(offset) => Ok(self.0.reader(offset, layer.size)),
             Place::Blob => Err(self.0.refused(format!("layer {} has no place in it", layer.diff_id))),

@@ -62,7 +62,7 @@ impl LayoutFiles for Archive {
 pub(crate) struct Layout(Box<dyn LayoutFiles>);
 
 impl LayerSource for Layout {
-    fn open(&self, layer: &LayerSpec) -> Result<Box<dyn Read + Send + '_>, RegistryError> {
+    fn open(&self, layer: &LayerSpec, _: u64) -> Result<Box<dyn Read + Send + '_>, RegistryError> {
         let blob = layer.blob.unwrap_or(layer.diff_id);
         let (reader, size) = self.0.open(&blob_name(blob))?;
         if size == layer.size {

@@ -24,11 +24,13 @@ pub(super) struct BlobReader<'s, 'a> {
 }
 
 impl<'s, 'a> BlobReader<'s, 'a> {
-    /// Asks for the blob from its first byte on.
-    pub(super) fn open(session: &'s Session<'a>, digest: Digest, size: u64) -> Result<Self, RegistryError> {
+    /// Asks for the blob's bytes from `at` on, where there are any.
+    pub(super) fn open(session: &'s Session<'a>, digest: Digest, size: u64, at: u64) -> Result<Self, RegistryError> {
         let path = format!("blobs/{digest}");
-        let mut reader =
-            Self { session, path, url: String::new(), size, at: 0, failures: 0, body: Box::new(io::empty()) };
+        let mut reader = Self { session, path, url: String::new(), size, at, failures: 0, body: Box::new(io::empty()) };
+        if at == size {
+            return Ok(reader);
+        }
         match reader.request() {
             Ok(()) => {}
             Err(Failure::Final(error)) => return Err(error),

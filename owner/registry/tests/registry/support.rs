@@ -37,7 +37,7 @@ impl Place {
     /// The names of all files of the store that hold something, without locks.
     pub(crate) fn files(&self) -> Vec<String> {
         let mut found = Vec::new();
-        for part in ["layers", "blobs", "images", "tmp"] {
+        for part in ["layers", "blobs", "images", "partial", "tmp"] {
             for entry in fs::read_dir(self.store.root().join(part)).unwrap() {
                 let name = entry.unwrap().file_name().into_string().unwrap();
                 if !name.ends_with(".lock") {

@@ -74,11 +74,13 @@ fn reference_info(command: &args::GuestSign, manifest: &Manifest, tee: Tee) -> R
     let wanted = wanted.filter(|expected| command.cpu_type.as_ref().is_none_or(|name| *name == expected.vcpu_type));
     let mut measurements: Vec<_> = wanted.map(|expected| Hex(*expected.digest.as_bytes())).collect();
     measurements.dedup();
+    let listed = match all.len() {
+        0 => format!("it lists no launch digest for {of_guest}"),
+        count => format!("none of its {count} launch digests for {of_guest} has these processors"),
+    };
     ensure!(
         !measurements.is_empty(),
-        "its {} launch digests for {of_guest} have none such; `caveau guest build` with --snp-firmware, --cpu-type and \
-         --max-cpus lists them",
-        all.len()
+        "{listed}; `caveau guest build` with --snp-firmware, --cpu-type and --max-cpus lists more"
     );
     Ok(ReferenceInfo { svn: manifest.svn.into(), tee, measurements })
 }
