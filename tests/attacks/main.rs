@@ -3,6 +3,7 @@
 //! The host starts groups from plans that differ from the honest one in one point, sends frames of its own making to the
 //! agent's port, changes files behind a running guest's back, or shows false evidence.
 
+mod acpi;
 mod bypasses;
 mod devices;
 mod evidence;
