@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use caveau_guest_image::{GuestFolder, Inputs, build};
 
 use crate::setup::{Setup, build_agent, build_agent_in};
@@ -57,11 +58,18 @@ pub(crate) fn install(root: &Path, setup: &Setup) -> Result<PathBuf> {
 /// # Errors
 /// Where a build fails, or the second guest differs from the first.
 pub(crate) fn build_twice(root: &Path, setup: &Setup) -> Result<PathBuf> {
-    let folder = build_once(root, setup)?;
-    let first = GuestFolder::open(&folder)?;
     let again = tempfile::Builder::new().prefix(".guest-again-").tempdir_in(work_folder(root))?;
-    let agent = build_agent_in(root, &again.path().join("target"))?;
-    let second = assemble(setup, &setup.kernel, &agent, &again.path().join("guest"))?;
+    // At once: the longest part of each, linking, keeps one processor busy and no more.
+    let (folder, second) = thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            let agent = build_agent_in(root, &again.path().join("target"))?;
+            assemble(setup, &setup.kernel, &agent, &again.path().join("guest"))
+        });
+        let first = build_once(root, setup);
+        let second = second.join().map_err(|_| anyhow!("the thread of the second build ended early"));
+        anyhow::Ok((first?, second??))
+    })?;
+    let first = GuestFolder::open(&folder)?;
     for (name, part) in &first.manifest().parts {
         let other = second.manifest().parts.get(name);
         ensure!(other == Some(part), "{name} differs when the guest is built twice: {part:?}, then {other:?}");

@@ -7,8 +7,7 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod processor;
-
+use crate::processor::{ONE, Persona, now};
 use aws_lc_rs::digest::{SHA256, digest};
 use caveau_evidence::dcap::{self, Collateral};
 use caveau_evidence::{
@@ -17,7 +16,6 @@ use caveau_evidence::{
 };
 use caveau_snp::check::first_failure;
 use caveau_snp::product::{Fms, ProductLine};
-use processor::{ONE, Persona, now};
 
 /// The paravisor's claims, with a key that may be any: it is vouched for by REPORT_DATA alone.
 fn claims() -> Vec<u8> {

@@ -7,14 +7,12 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod processor;
-
+use crate::processor::{ONE, Persona, content, edit_extensions, elements, made, now, wrap};
 use caveau_emulated::verify;
 use caveau_evidence::{Evidence, Profile};
 use caveau_snp::build::{CrlSpec, crl_tbs};
 use caveau_snp::certificate::Certificate;
 use caveau_snp::check::first_failure;
-use processor::{ONE, Persona, content, edit_extensions, elements, made, now, wrap};
 
 fn authentic(evidence: &Evidence) -> String {
     let verification = verify(&[ONE.root()], evidence, &Profile::Strict.rules(now()));

@@ -8,14 +8,12 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod processor;
-
+use crate::processor::{ONE, Persona, made, now};
 use caveau_emulated::judge;
 use caveau_evidence::{Appraisal, Expectations, ExpectedReportData, Timestamp};
 use caveau_evidence::{AppraisalPolicy, Evidence, Outcome, Profile, Use, report_data};
 use caveau_snp::product::{Fms, ProductLine};
 use caveau_snp::report::FirmwareVersion;
-use processor::{ONE, Persona, made, now};
 use serde_json::{Value, json};
 
 const NONCE: [u8; 32] = [0x6e; 32];

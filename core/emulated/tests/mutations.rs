@@ -6,13 +6,11 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod processor;
-
 use std::sync::LazyLock;
 
+use crate::processor::{ONE, Persona, now};
 use caveau_emulated::{SoftwareRoot, verify};
 use caveau_evidence::{Evidence, Profile};
-use processor::{ONE, Persona, now};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -7,14 +7,12 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod processor;
-
+use crate::processor::{ONE, Persona, now};
 use caveau_emulated::judge;
 use caveau_evidence::{
     Expectations, ExpectedReportData, Hex, Judgement, Outcome, Profile, Subject, Tee, TeeClass, azure_claims, ear,
     snp_judgement,
 };
-use processor::{ONE, Persona, now};
 use serde_json::{Value, json};
 
 fn persona() -> Persona {

@@ -1,12 +1,10 @@
 //! What another implementation makes of software certificates: sound, and refused for the marker it does not know.
 #![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "tests stop at the first surprise")]
 
-mod processor;
-
 use std::path::Path;
 use std::process::Command;
 
-use processor::{ONE, Persona, now};
+use crate::processor::{ONE, Persona, now};
 
 /// `openssl` with these arguments in `folder`: whether it succeeded, and all that it said. `None` where it is not installed.
 fn openssl(folder: &Path, arguments: &[&str]) -> Option<(bool, String)> {

@@ -7,10 +7,8 @@
     reason = "tests stop at the first surprise"
 )]
 
-#[path = "../../evidence/tests/fixtures/mod.rs"]
-mod fixtures;
-mod processor;
-
+use crate::fixtures::Fixtures;
+use crate::processor::{ONE, OTHER, Persona, amd_extension, edit_extensions, is_amd_extension, now, wrap};
 use caveau_emulated::{SoftwareRoot, SoftwareRootError, judge, verify};
 use caveau_evidence::{
     Appraisal, Evidence, Expectations, ExpectedReportData, Hex, Minimum, Outcome, Product, Profile, Tee, TeeClass, Use,
@@ -21,8 +19,6 @@ use caveau_snp::check::first_failure;
 use caveau_snp::product::{Fms, ProductLine};
 use caveau_snp::report::HOST_VMPL;
 use caveau_snp::tcb::Tcb;
-use fixtures::Fixtures;
-use processor::{ONE, OTHER, Persona, amd_extension, edit_extensions, is_amd_extension, now, wrap};
 
 const NONCE: [u8; 32] = [0x6e; 32];
 

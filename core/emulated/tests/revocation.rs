@@ -7,14 +7,12 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod processor;
-
 use std::slice::from_ref;
 
+use crate::processor::{ONE, OTHER, Persona, made, now};
 use caveau_emulated::judge;
 use caveau_evidence::{Evidence, Expectations, OwnLists, Profile, Timestamp};
 use caveau_snp::build::ASK_SERIAL;
-use processor::{ONE, OTHER, Persona, made, now};
 
 const DAY: u64 = 24 * 3600;
 

@@ -7,14 +7,12 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod fixtures;
-
+use crate::fixtures::Fixtures;
 use caveau_evidence::{Appraisal, Certificates, Evidence, Expectations, Profile, Timestamp, judge, verify};
 use caveau_snp::appraise::APPRAISAL;
 use caveau_snp::certificate::Certificate;
 use caveau_snp::check::{Check, first_failure};
 use caveau_snp::crl::Crl;
-use fixtures::Fixtures;
 use serde_json::Value;
 
 fn at(date: &str) -> Timestamp {

@@ -7,15 +7,13 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod fixtures;
-
 use std::slice;
 
+use crate::fixtures::Fixtures;
 use caveau_cose::cbor::Value;
 use caveau_evidence::corim::{Corim, Instance, MAX_CORIM_BYTES, Measured, Number};
 use caveau_evidence::{Certificates, Claims, Evidence, FirmwareVersion, Hex, Profile, Tee, Timestamp, Verdict, verify};
 use caveau_snp::tcb::Layout;
-use fixtures::Fixtures;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -7,10 +7,9 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod fixtures;
-
 use std::sync::LazyLock;
 
+use crate::fixtures::Fixtures;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PSS_SHA384, RsaKeyPair};
@@ -18,7 +17,6 @@ use caveau_evidence::{Certificates, Evidence, Profile, Timestamp, verify};
 use caveau_snp::certificate::{Certificate, PublicKey};
 use caveau_snp::check::first_failure;
 use caveau_snp::report::{Report, SIGNED_BYTES, Signature, set_signature};
-use fixtures::Fixtures;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

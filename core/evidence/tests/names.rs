@@ -7,13 +7,11 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod fixtures;
-
+use crate::fixtures::Fixtures;
 use caveau_evidence::{
     Evidence, Expectations, ExpectedReportData, Judgement, Outcome, Profile, Subject, TeeClass, azure_claims, ear,
     judge, snp_judgement, verify,
 };
-use fixtures::Fixtures;
 use serde_json::json;
 
 fn judged(evidence: &Evidence, expected: &Expectations) -> Judgement {

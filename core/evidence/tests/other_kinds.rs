@@ -7,10 +7,9 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod fixtures;
-
 use std::collections::BTreeMap;
 
+use crate::fixtures::Fixtures;
 use caveau_evidence::azure::{AzureVerification, Processor};
 use caveau_evidence::dcap::{Collateral, Quote, TcbStatus};
 use caveau_evidence::{
@@ -18,7 +17,6 @@ use caveau_evidence::{
     judge_quote, verify_azure, verify_quote,
 };
 use caveau_snp::check::first_failure;
-use fixtures::Fixtures;
 
 /// The code of the first check that fails, in the words of the cases.
 fn words_of(code: &str) -> &'static [&'static str] {

@@ -7,8 +7,7 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod fixtures;
-
+use crate::fixtures::Fixtures;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
 use caveau_cose::{DidX509, Draft, Form, KeyKind};
 use caveau_evidence::{
@@ -17,7 +16,6 @@ use caveau_evidence::{
 };
 use caveau_fragment::{DevelopmentChain, DevelopmentSpec};
 use caveau_snp::report::{ReportFields, Signature, set_signature};
-use fixtures::Fixtures;
 use serde_json::json;
 
 const AZURE: &str = "did:x509:0:sha256:I__iuL25oXEVFdTP_aBLx_eT1RPHbCQ_ECBQfYZpt9s::eku:1.3.6.1.4.1.311.76.59.1.2";

@@ -8,7 +8,6 @@ use caveau_policy::{
 };
 use serde_json::{Value, json};
 
-#[path = "fragments/transparency.rs"]
 mod transparency;
 
 const ISSUER: &str = "did:x509:0:sha256:I__iuL25oXEVFdTP_aBLx_eT1RPHbCQ_ECBQfYZpt9s::eku:1.3.6.1.4.1.311.76.59.1.3";

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test may fail loudly")]
 
-mod any_container;
-
-use any_container::container;
+use crate::any_container::container;
 use caveau_group::{Container, EnvRule, Group, IdName, Permissions};
 use caveau_policy::{
     Enforcer, Field, HostData, Outcome, Platform, Policy, PolicyDigest, PolicyError, generate, request,

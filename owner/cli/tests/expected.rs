@@ -8,9 +8,6 @@
     reason = "tests stop at the first surprise"
 )]
 
-#[path = "../../../core/emulated/tests/processor/mod.rs"]
-mod processor;
-
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
@@ -21,12 +18,12 @@ use std::{
     thread,
 };
 
+use crate::processor::{ONE, Persona, made};
 use caveau_evidence::{Use, report_data};
 use caveau_group::{Container, Group, ImageParts, Overrides, Permissions};
 use caveau_policy::PolicyDigest;
 use caveau_snp::build::ASK_SERIAL;
 use caveau_snp::product::{Fms, ProductLine};
-use processor::{ONE, Persona, made};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -465,6 +462,8 @@ fn a_signature_stands_for_reference_values() {
     let file_alone = verify(&file);
     assert!(file_alone.0 == Some(2) && file_alone.3.contains("whose signature counts"), "{}", file_alone.3);
     assert_eq!(verify(&good[..2]).0, Some(2));
+    let mistaken = verify(&["--reference", file[1]]);
+    assert!(mistaken.0 == Some(2) && mistaken.3.contains("for --endorsement"), "{}", mistaken.3);
     let none = signed(&desk, &["--tee", "emulated-snp", "--cpus", "3"]);
     let told = String::from_utf8_lossy(&none.stderr).into_owned();
     assert!(none.status.code() == Some(2) && told.contains("none of its"), "{told}");

@@ -1,8 +1,5 @@
 //! `caveau layer` as a shell sees it.
 
-#[path = "../../../core/layer/tests/common/accepted.rs"]
-mod accepted;
-
 use std::{
     ffi::OsStr,
     fs,
@@ -47,7 +44,7 @@ fn the_systems_tools_accept_what_is_built() {
     let told: serde_json::Value = serde_json::from_slice(&built.stdout).expect("JSON");
     let (root, data_bytes) = (told["root"].as_str().expect("a root"), told["data_bytes"].as_u64().expect("a length"));
     assert!(data_bytes > 4 << 20, "{told}");
-    accepted::accepted(&image, root, data_bytes);
+    crate::accepted::accepted(&image, root, data_bytes);
 }
 
 #[test]

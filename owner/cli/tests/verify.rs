@@ -7,15 +7,12 @@
     reason = "tests stop at the first surprise"
 )]
 
-#[path = "../../../core/evidence/tests/fixtures/mod.rs"]
-mod fixtures;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::fixtures::Fixtures;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use fixtures::Fixtures;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

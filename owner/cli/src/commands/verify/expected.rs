@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use caveau_evidence::{Expectations, Hex, Tee, corim::Corim};
 use caveau_guest_image::{Manifest, read_manifest};
 use caveau_policy::PolicyDigest;
@@ -28,6 +28,13 @@ impl Reference {
             let corim = Corim::parse(&bytes).with_context(|| format!("failed to use {}", file.display()))?;
             return Ok(Self::Corim(corim));
         }
+        // CBOR's tag of a COSE_Sign1 (RFC 9052, section 4.2).
+        ensure!(
+            bytes.first() != Some(&0xd2),
+            "{} is a signed envelope, and --reference takes a guest.json or a CoRIM; reference values that somebody signed \
+             are for --endorsement",
+            file.display()
+        );
         Ok(Self::Guest(Box::new(read_manifest(file)?)))
     }
 }

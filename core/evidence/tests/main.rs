@@ -1,0 +1,10 @@
+//! Recorded evidence and its verdicts; and what must be refused.
+
+mod cases;
+mod corim;
+mod fixtures;
+mod forged;
+mod names;
+mod other_kinds;
+mod signed_values;
+mod tokens;
