@@ -6,6 +6,7 @@
 
 mod anchors;
 mod bare;
+mod decisions;
 mod hash;
 mod io;
 mod kernel;
@@ -53,11 +54,16 @@ pub(crate) struct Arguments {
     /// Hash DATA, write superblock and tree to TREE, print the root: what `hash` measures.
     #[arg(long, hide = true, num_args = 2, value_names = ["DATA", "TREE"])]
     hash_tree: Option<Vec<PathBuf>>,
+    /// Load the policy of `decisions` N times, print the bytes that one takes, loaded and used: what `decisions` measures.
+    #[arg(long, hide = true, value_name = "N")]
+    policy_memory: Option<u16>,
 }
 
 /// One comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Bench {
+    /// Decisions of the policy engine, against the reference framework in regorus: time at each point, loading, memory.
+    Decisions,
     /// The hash tree of a file of 1 GiB, against `veritysetup format`.
     Hash,
     /// From `layer.tar.gz` to an image with its root, against the best chain of tools.
@@ -107,6 +113,9 @@ impl Bed<'_> {
 pub(crate) fn bench(root: &Path, arguments: &Arguments) -> Result<()> {
     if let Some([data, tree]) = arguments.hash_tree.as_deref() {
         return hash::hash_tree(data, tree);
+    }
+    if let Some(count) = arguments.policy_memory {
+        return decisions::load_many(usize::from(count));
     }
     if cfg!(debug_assertions) {
         return in_release(root);
@@ -190,6 +199,7 @@ fn one(bench: Bench, root: &Path, setup: &Setup, arguments: &Arguments) -> Resul
         eprintln!("   the machine is busy ({:.0} % idle): wall times say little", idle.share() * 100.0);
     }
     let mut report = match bench {
+        Bench::Decisions => decisions::bench(&bed),
         Bench::Hash => hash::bench(&bed),
         Bench::Io => io::bench(&bed),
         Bench::Kernel => kernel::bench(&bed),
