@@ -150,7 +150,9 @@ fn in_release(root: &Path) -> Result<()> {
         .args(["build", "--locked", "--release", "-p", "caveau", "-p", "xtask"])
         .current_dir(root))?;
     let program = target_folder()?.join("release/xtask");
-    let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    // What is measured makes errors that it throws away; a trace kept for each would be measured instead.
+    let mut command = Command::new(&program);
+    let error = command.args(std::env::args_os().skip(1)).env_remove("RUST_BACKTRACE").exec();
     Err(error).with_context(|| format!("failed to run {}", program.display()))
 }
 
