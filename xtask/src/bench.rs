@@ -6,6 +6,7 @@
 
 mod anchors;
 mod bare;
+mod decisions;
 mod hash;
 mod io;
 mod kernel;
@@ -53,11 +54,16 @@ pub(crate) struct Arguments {
     /// Hash DATA, write superblock and tree to TREE, print the root: what `hash` measures.
     #[arg(long, hide = true, num_args = 2, value_names = ["DATA", "TREE"])]
     hash_tree: Option<Vec<PathBuf>>,
+    /// Load the policy of `decisions` N times, print the bytes that one takes, loaded and used: what `decisions` measures.
+    #[arg(long, hide = true, value_name = "N")]
+    policy_memory: Option<u16>,
 }
 
 /// One comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Bench {
+    /// Decisions of the policy engine, against the reference framework in regorus: time at each point, loading, memory.
+    Decisions,
     /// The hash tree of a file of 1 GiB, against `veritysetup format`.
     Hash,
     /// From `layer.tar.gz` to an image with its root, against the best chain of tools.
@@ -108,6 +114,9 @@ pub(crate) fn bench(root: &Path, arguments: &Arguments) -> Result<()> {
     if let Some([data, tree]) = arguments.hash_tree.as_deref() {
         return hash::hash_tree(data, tree);
     }
+    if let Some(count) = arguments.policy_memory {
+        return decisions::load_many(usize::from(count));
+    }
     if cfg!(debug_assertions) {
         return in_release(root);
     }
@@ -141,7 +150,9 @@ fn in_release(root: &Path) -> Result<()> {
         .args(["build", "--locked", "--release", "-p", "caveau", "-p", "xtask"])
         .current_dir(root))?;
     let program = target_folder()?.join("release/xtask");
-    let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    // What is measured makes errors that it throws away; a trace kept for each would be measured instead.
+    let mut command = Command::new(&program);
+    let error = command.args(std::env::args_os().skip(1)).env_remove("RUST_BACKTRACE").exec();
     Err(error).with_context(|| format!("failed to run {}", program.display()))
 }
 
@@ -190,6 +201,7 @@ fn one(bench: Bench, root: &Path, setup: &Setup, arguments: &Arguments) -> Resul
         eprintln!("   the machine is busy ({:.0} % idle): wall times say little", idle.share() * 100.0);
     }
     let mut report = match bench {
+        Bench::Decisions => decisions::bench(&bed),
         Bench::Hash => hash::bench(&bed),
         Bench::Io => io::bench(&bed),
         Bench::Kernel => kernel::bench(&bed),

@@ -15,7 +15,7 @@ use regorus::{
 };
 use serde_json::Value;
 
-use crate::{error::PolicyError, fragment::Module, nesting, point::Point};
+use crate::{error::PolicyError, fragment::Module, lines::Lines, nesting, point::Point};
 
 /// Longest policy text in bytes.
 pub const MAX_TEXT: usize = 4 << 20;
@@ -202,7 +202,7 @@ fn engine(text: &str, old: bool) -> Result<Engine, String> {
 /// Adds a text to an engine.
 fn add(engine: &mut Engine, file: &str, text: &str, old: bool) -> Result<(), String> {
     engine.set_rego_v0(old);
-    engine.add_policy(file.to_owned(), text.to_owned()).map_err(|error| shorten(&error))?;
+    engine.add_policy(file.to_owned(), Lines::new(text)?.text).map_err(|error| shorten(&error))?;
     Ok(())
 }
 

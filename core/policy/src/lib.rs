@@ -62,6 +62,7 @@ mod explain;
 mod fragment;
 mod framework;
 mod generate;
+mod lines;
 pub mod model;
 mod nesting;
 mod open_points;

@@ -1,4 +1,5 @@
-//! Patterns with the meaning that Go's RE2 gives them, matched in linear time, compiled once.
+//! Patterns with the meaning that Go's RE2 gives them, matched in linear time, compiled once, and
+//! not before it is needed: most of a policy's are never asked.
 //!
 //! The pattern is rewritten into the syntax of the `regex` crate token by token (reference: Go `regexp/syntax`, "Syntax").
 //! They agree but for these, which the rewriting settles: `\d`, `\w`, `\s` and `\b` are ASCII in Go (and its `\s` has no
@@ -6,7 +7,7 @@
 //! stands for itself in Go; nested classes and class operators exist in `regex` only; repeats of repeats and more than
 //! 1,000 repetitions are errors in Go. What Go rejects never matches anything, as in the reference engine.
 
-use std::{iter::Peekable, str::Chars};
+use std::{iter::Peekable, str::Chars, sync::OnceLock};
 
 use regex::{Regex, RegexBuilder};
 
@@ -17,10 +18,11 @@ const MAX_NESTING: u32 = 250;
 /// Go's bound on repetitions.
 const MAX_REPEAT: u32 = 1000;
 
-/// A compiled pattern; one that cannot be compiled matches nothing.
+/// A pattern; one that cannot be compiled matches nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
-    regex: Result<Regex, String>,
+    text: Box<str>,
+    compiled: OnceLock<Result<Regex, String>>,
 }
 
 impl Pattern {
@@ -34,26 +36,29 @@ impl Pattern {
 
     /// The pattern as it stands.
     pub(crate) fn new(pattern: &str) -> Self {
-        let regex = Rewriter::rewrite(pattern).and_then(|rewritten| {
-            RegexBuilder::new(&rewritten)
-                .size_limit(MAX_COMPILED)
-                .dfa_size_limit(MAX_COMPILED)
-                .nest_limit(MAX_NESTING)
-                .build()
-                .map_err(|error| error.to_string())
-        });
-        Self { regex }
+        Self { text: pattern.into(), compiled: OnceLock::new() }
     }
 
     /// Whether the pattern matches somewhere in the text.
     pub(crate) fn matches(&self, text: &str) -> bool {
-        self.regex.as_ref().is_ok_and(|regex| regex.is_match(text))
+        self.compiled().as_ref().is_ok_and(|regex| regex.is_match(text))
     }
 
     /// Why it cannot be compiled, if it cannot: such a pattern matches nothing.
     pub(crate) fn error(&self) -> Option<&str> {
-        self.regex.as_ref().err().map(String::as_str)
+        self.compiled().as_ref().err().map(String::as_str)
     }
+
+    fn compiled(&self) -> &Result<Regex, String> {
+        self.compiled.get_or_init(|| compile(&self.text))
+    }
+}
+
+fn compile(pattern: &str) -> Result<Regex, String> {
+    let rewritten = Rewriter::rewrite(pattern)?;
+    let mut builder = RegexBuilder::new(&rewritten);
+    builder.size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED).nest_limit(MAX_NESTING);
+    builder.build().map_err(|error| error.to_string())
 }
 
 /// Rewrites one pattern.

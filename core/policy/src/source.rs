@@ -9,6 +9,7 @@ use crate::{
     amendment::Step,
     document::{self, Document, RuleKind},
     error::PolicyError,
+    lines::Lines,
     point::Point,
 };
 
@@ -16,6 +17,9 @@ use crate::{
 pub struct Source {
     document: Document,
     modules: Vec<Ref<Module>>,
+    text: String,
+    /// The text as the parser has it.
+    lines: Lines,
 }
 
 /// Who answers at a point.
@@ -49,7 +53,8 @@ impl Source {
     /// [`PolicyError`] where it is no document.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let mut document = Document::parse(text)?;
-        Ok(Self { modules: document.modules(), document })
+        let lines = Lines::new(text).map_err(PolicyError::Syntax)?;
+        Ok(Self { modules: document.modules(), document, text: text.to_owned(), lines })
     }
 
     /// Whether the document defines something of this name.
@@ -97,8 +102,8 @@ impl Source {
     #[must_use]
     pub fn text(&self, name: &str) -> String {
         let rules = self.modules.iter().flat_map(|module| &module.policy);
-        let texts =
-            rules.filter(|rule| document::rule_name(rule).as_deref() == Some(name)).map(|rule| rule.span().text());
+        let spans = rules.filter(|rule| document::rule_name(rule).as_deref() == Some(name)).map(|rule| rule.span());
+        let texts = spans.filter_map(|span| self.text.get(self.range(span_bytes(span)?)));
         texts.collect::<Vec<_>>().join("\n")
     }
 
@@ -106,13 +111,23 @@ impl Source {
     #[must_use]
     pub fn line(&self, name: &str) -> Option<u32> {
         let mut rules = self.modules.iter().flat_map(|module| &module.policy);
-        rules.find(|rule| document::rule_name(rule).as_deref() == Some(name)).map(|rule| rule.span().line)
+        let rule = rules.find(|rule| document::rule_name(rule).as_deref() == Some(name))?;
+        Some(self.lines.line(rule.span().line))
     }
 
     /// Where a value stands. Absent unless it is written out, all the way, in the only rule of its name.
     #[must_use]
     pub fn find(&self, path: &[Step]) -> Option<Place> {
-        place(self.expression(path)?)
+        let mut place = place(self.expression(path)?)?;
+        place.range = self.range(place.range);
+        place.line = self.lines.line(place.line);
+        place.last = place.last.map(|last| self.range(last));
+        Some(place)
+    }
+
+    /// Bytes of the text, where the parser has others.
+    fn range(&self, parsed: Range<usize>) -> Range<usize> {
+        self.lines.offset(parsed.start)..self.lines.offset(parsed.end)
     }
 
     /// What a way leads to.
@@ -217,7 +232,7 @@ fn place(expr: &Expr) -> Option<Place> {
 /// The bytes of a value that is written out.
 fn bytes(expr: &Expr) -> Option<Range<usize>> {
     let span = expr.span();
-    let (start, end) = (usize::try_from(span.start).ok()?, usize::try_from(span.end).ok()?);
+    let Range { start, end } = span_bytes(span)?;
     let range = match expr {
         // The parser's span of a text is what stands between its quotes.
         Expr::String { .. } | Expr::RawString { .. } => start.checked_sub(1)?..end.checked_add(1)?,
@@ -227,6 +242,10 @@ fn bytes(expr: &Expr) -> Option<Range<usize>> {
         _ => return None,
     };
     (range.start <= range.end).then_some(range)
+}
+
+fn span_bytes(span: &Span) -> Option<Range<usize>> {
+    Some(usize::try_from(span.start).ok()?..usize::try_from(span.end).ok()?)
 }
 
 /// Where the brace is that a span starts with, by its line and column. The parser counts columns in bytes, a tab as four.

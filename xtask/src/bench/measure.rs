@@ -12,6 +12,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 /// Ticks a second in which the kernel tells of times: the same on every x86 machine.
 const TICKS: f64 = 100.0;
 
+/// How long a side does something short before it is the other's turn.
+const TURN: Duration = Duration::from_millis(300);
+
 /// What one run took.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sample {
@@ -102,6 +105,27 @@ impl Pairs {
 /// The middle one of ascending numbers.
 pub(super) fn median(ascending: &[f64]) -> f64 {
     ascending.get(ascending.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The median of wall times.
+pub(super) fn median_wall(samples: &[Sample]) -> f64 {
+    let mut walls: Vec<_> = samples.iter().map(|sample| sample.wall).collect();
+    walls.sort_by(f64::total_cmp);
+    median(&walls)
+}
+
+/// Does something short again and again for [`TURN`]; gives the time of one.
+///
+/// # Errors
+/// Its own.
+pub(super) fn repeated(mut once: impl FnMut() -> Result<()>) -> Result<Sample> {
+    let start = Instant::now();
+    let mut count = 0_u32;
+    while start.elapsed() < TURN {
+        once()?;
+        count += 1;
+    }
+    Ok(Sample::of_wall(start.elapsed() / count))
 }
 
 /// Runs a program to its end; gives what it took and what it printed.

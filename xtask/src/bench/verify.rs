@@ -1,7 +1,6 @@
 //! Verifying evidence, against one check of a P-384 signature by the library that is used for it.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
@@ -9,7 +8,7 @@ use caveau_evidence::{Certificates, Evidence, Profile, Tee, Timestamp, verify};
 
 use super::{
     Bed,
-    measure::{Pairs, Sample},
+    measure::{Pairs, median_wall, repeated},
     report::Report,
 };
 
@@ -18,9 +17,6 @@ const REPORT: &str = "snp/reports/milan-v3-aci";
 
 /// A time at which its certificates are valid.
 const TIME: &str = "2026-11-23T12:00:00Z";
-
-/// How long each side runs before it is the other's turn.
-const TURN: Duration = Duration::from_millis(300);
 
 /// Where in a report the signed part ends (SEV-SNP ABI, table 23), and the signature's numbers, little-endian.
 const SIGNED_BYTES: usize = 0x2a0;
@@ -60,17 +56,15 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
     let pairs = Pairs::take(
         bed.pairs,
         || {
-            repeat(|| {
+            repeated(|| {
                 let verified = verify(&evidence, &rules).verified;
                 ensure!(verified.is_some(), "the evidence is not authentic");
                 Ok(())
             })
         },
-        || repeat(|| Ok(key.verify(signed, &signature)?)),
+        || repeated(|| Ok(key.verify(signed, &signature)?)),
     )?;
-    let mut walls: Vec<_> = pairs.ours.iter().map(|sample| sample.wall).collect();
-    walls.sort_by(f64::total_cmp);
-    let rate = 1.0 / super::measure::median(&walls);
+    let rate = 1.0 / median_wall(&pairs.ours);
     report.pairs(pairs);
     report.fact("verifications a second on one thread", format!("{rate:.0}"));
     Ok(report)
@@ -96,15 +90,4 @@ fn evidence(fixtures: &Path) -> Result<Evidence> {
     };
     let report = read(&format!("{REPORT}/report.bin"))?;
     Ok(Evidence { tee: Tee::Snp, report, certificates, runtime_data: Vec::new(), policy: None, reference_values: None })
-}
-
-/// Does it again and again for [`TURN`]; gives the time of one.
-fn repeat(mut once: impl FnMut() -> Result<()>) -> Result<Sample> {
-    let start = Instant::now();
-    let mut count = 0_u32;
-    while start.elapsed() < TURN {
-        once()?;
-        count += 1;
-    }
-    Ok(Sample::of_wall(start.elapsed() / count))
 }
