@@ -187,7 +187,7 @@ pub(crate) enum Matcher {
     /// Equal.
     Exact(String),
     /// Matched by a pattern.
-    Re2(Pattern),
+    Re2(Box<Pattern>),
     /// The policy's strategy is unknown.
     Never,
 }
@@ -196,7 +196,7 @@ impl Matcher {
     fn new(strategy: &str, pattern: &str) -> Self {
         match strategy {
             "string" => Self::Exact(pattern.to_owned()),
-            "re2" => Self::Re2(Pattern::anchored(pattern)),
+            "re2" => Self::Re2(Box::new(Pattern::anchored(pattern))),
             _ => Self::Never,
         }
     }
@@ -237,7 +237,8 @@ pub(crate) struct EnvRuleText {
 pub struct EnvRule {
     text: EnvRuleText,
     whole: Option<Matcher>,
-    halves: Option<(Matcher, Matcher)>,
+    /// Boxed since most documents have none, and many rules.
+    halves: Option<Box<(Matcher, Matcher)>>,
 }
 
 impl From<EnvRuleText> for EnvRule {
@@ -248,7 +249,7 @@ impl From<EnvRuleText> for EnvRule {
         };
         let halves = match (&text.name, &text.name_strategy, &text.value, &text.value_strategy) {
             (Some(name), Some(name_strategy), Some(value), Some(value_strategy)) => {
-                Some((Matcher::new(name_strategy, name), Matcher::new(value_strategy, value)))
+                Some(Box::new((Matcher::new(name_strategy, name), Matcher::new(value_strategy, value))))
             }
             _ => None,
         };
@@ -273,7 +274,7 @@ impl EnvRule {
     #[must_use]
     pub fn matches(&self, variable: &str) -> bool {
         self.whole.as_ref().is_some_and(|whole| whole.matches(variable))
-            || self.halves.as_ref().is_some_and(|(name, value)| {
+            || self.halves.as_deref().is_some_and(|(name, value)| {
                 variable.split_once('=').is_some_and(|(n, v)| name.matches(n) && value.matches(v))
             })
     }
@@ -283,13 +284,14 @@ impl EnvRule {
     pub fn is_pattern(&self) -> bool {
         let open = |matcher: &Matcher| matches!(matcher, Matcher::Re2(_));
         self.whole.as_ref().is_some_and(open)
-            || self.halves.as_ref().is_some_and(|(name, value)| open(name) || open(value))
+            || self.halves.as_deref().is_some_and(|(name, value)| open(name) || open(value))
     }
 
     /// Why one of its patterns matches nothing, if one does.
     #[must_use]
     pub fn pattern_error(&self) -> Option<&str> {
-        let matchers = self.whole.iter().chain(self.halves.iter().flat_map(|(name, value)| [name, value]));
+        let matchers =
+            self.whole.iter().chain(self.halves.as_deref().into_iter().flat_map(|(name, value)| [name, value]));
         matchers.into_iter().find_map(|matcher| match matcher {
             Matcher::Re2(pattern) => pattern.error(),
             Matcher::Exact(_) | Matcher::Never => None,
