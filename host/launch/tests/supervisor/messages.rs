@@ -8,6 +8,10 @@ use crate::groups::{Place, eventually};
 const LIMIT: u64 = 256 * 1024;
 
 pub(crate) fn messages_are_bounded_and_the_newest_are_kept() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: what a process that hides itself has open is root's alone to write to");
+        return;
+    }
     let place = Place::new();
     let group = place.run("wait");
     let (_, record) = group.status().unwrap();

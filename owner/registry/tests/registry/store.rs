@@ -1,7 +1,7 @@
 //! The store: damage, crowds, users, pruning.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Barrier;
@@ -26,12 +26,17 @@ fn content(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// Writes one other byte into a file that is read-only to everybody else.
-fn flip(path: &Path, offset: u64) {
+/// Opens a layer's file for writing, which its owner has to be allowed first.
+fn writable(path: &Path) -> File {
     let mut permissions = fs::metadata(path).unwrap().permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
     fs::set_permissions(path, permissions).unwrap();
-    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    OpenOptions::new().read(true).write(true).open(path).unwrap()
+}
+
+/// Writes one other byte into a file that is read-only to everybody.
+fn flip(path: &Path, offset: u64) {
+    let file = writable(path);
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).unwrap();
     file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
@@ -80,9 +85,9 @@ fn damage_anywhere_is_noticed_and_repaired() {
         ("first block", Box::new(|| flip(&victim.path, 1024))),
         ("data", Box::new(|| flip(&victim.path, 4096 * 30))),
         ("tree", Box::new(|| flip(&victim.path, victim.bytes - 4000))),
-        ("cut off", Box::new(|| File::options().write(true).open(&victim.path).unwrap().set_len(4096).unwrap())),
-        ("longer", Box::new(|| File::options().append(true).open(&victim.path).unwrap().write_all(b"x").unwrap())),
-        ("empty", Box::new(|| File::options().write(true).open(&victim.path).unwrap().set_len(0).unwrap())),
+        ("cut off", Box::new(|| writable(&victim.path).set_len(4096).unwrap())),
+        ("longer", Box::new(|| writable(&victim.path).write_all_at(b"x", victim.bytes).unwrap())),
+        ("empty", Box::new(|| writable(&victim.path).set_len(0).unwrap())),
         ("gone", Box::new(|| fs::remove_file(&victim.path).unwrap())),
         ("record gone", Box::new(|| fs::remove_file(&record).unwrap())),
         ("record junk", Box::new(|| fs::write(&record, b"junk").unwrap())),
