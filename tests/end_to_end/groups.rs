@@ -110,17 +110,20 @@ fn a_group_that_is_asked_again_and_again_keeps_no_descriptor_and_no_zombie() {
         caveau.run(&["exec", "asked", "echo", "there"]).expect_code(125);
     };
     ask();
-    let before = pids.map(descriptors);
+    let before = rustix::process::geteuid().is_root().then(|| pids.map(descriptors));
     for _ in 0..10 {
         ask();
     }
-    // The last client's connection may be noticed as closed a moment later.
-    eventually(|| {
-        let now = pids.map(descriptors);
-        anyhow::ensure!(now == before, "{before:?} became {now:?}");
-        Ok(())
-    })
-    .expect("the descriptors are those of before");
+    match before {
+        // The last client's connection may be noticed as closed a moment later.
+        Some(before) => eventually(|| {
+            let now = pids.map(descriptors);
+            anyhow::ensure!(now == before, "{before:?} became {now:?}");
+            Ok(())
+        })
+        .expect("the descriptors are those of before"),
+        None => println!("skipped: what a process that hides itself has open is root's alone to see"),
+    }
 
     // Whatever was executed has been reaped, and so is what it leaves behind: by the agent, and by the first process.
     let shell = |script: &str| caveau.run(&["exec", "asked", "sh", "-c", script]);

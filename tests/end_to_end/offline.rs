@@ -1,5 +1,7 @@
 //! Commands that need no VM.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use caveau_tests::{Caveau, guest_folder, image};
 
 #[test]
@@ -51,6 +53,7 @@ fn images_are_listed_and_damaged_layers_are_made_again() {
     let mut bytes = std::fs::read(&file).expect("the layer");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("its owner may write to it");
     std::fs::write(&file, &bytes).expect("the layer is damaged");
     assert_eq!(run(&["policy", "generate", &image("busybox")]), policy);
     bytes[middle] ^= 1;

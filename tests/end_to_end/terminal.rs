@@ -62,7 +62,8 @@ fn colours_and_progress_are_for_terminals() {
     let pull = ["image", "pull", &image("busybox")];
     let output = caveau.command(&pull).env("XDG_CACHE_HOME", cache.path()).output().expect("caveau runs");
     assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut terminal = Terminal::start(&caveau, &pull, 24, 200);
+    let fresh = Caveau::with_an_empty_cache().expect("the machine is set up");
+    let mut terminal = Terminal::start(&fresh, &pull, 24, 200);
     assert_eq!(terminal.ends(), 0, "{}", terminal.printed());
     terminal.shows(": 1 layer");
     // The layer's bar, at its end.
