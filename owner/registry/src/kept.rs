@@ -125,8 +125,8 @@ pub(crate) fn sweep(store: &Store, age: Duration) -> Result<u64, RegistryError> 
     let (dir, mut bytes) = (store.partial_dir(), 0);
     for entry in fs::read_dir(&dir).at("list", &dir)? {
         let path = entry.at("list", &dir)?.path();
-        // Whoever was faster has removed it.
-        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        // Whoever was faster has removed it; what is no file was not kept here by us, and must not keep the store shut.
+        let Some(found) = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file) else { continue };
         let written = found.modified().at("read", &path)?;
         if SystemTime::now().duration_since(written).unwrap_or_default() < age {
             continue;

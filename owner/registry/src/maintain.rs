@@ -108,8 +108,8 @@ impl Store {
         Ok(removed)
     }
 
-    /// Deletes layers and documents that no image has, and what was kept of layers whose fetching broke off. With `all`, forgets every image first, so that only layers in
-    /// use stay.
+    /// Deletes layers and documents that no image has, and what was kept of layers whose fetching broke off. With `all`,
+    /// forgets every image first, so that only layers in use stay.
     ///
     /// # Errors
     /// [`RegistryError::File`] if something cannot be read or deleted.
