@@ -167,9 +167,9 @@ pub(crate) fn parse_text(text: &str) -> Result<(Engine, bool), PolicyError> {
         return Err(PolicyError::TooLong { found: text.len(), most: MAX_TEXT });
     }
     nesting::check(text)?;
-    match engine(text, false) {
+    match rego_engine(FILE, text, false) {
         Ok(engine) => Ok((engine, false)),
-        Err(first) => match engine(text, true) {
+        Err(first) => match rego_engine(FILE, text, true) {
             Ok(engine) => Ok((engine, true)),
             Err(_) => Err(PolicyError::Syntax(first)),
         },
@@ -183,8 +183,12 @@ pub(crate) fn packages_and_rules(mut engine: Engine) -> Result<(Vec<String>, BTr
     Ok((packages, names))
 }
 
-/// An engine with one text in it.
-fn engine(text: &str, old: bool) -> Result<Engine, String> {
+/// An engine with one text in it, under the name `file`, in the first version of Rego where it is `old`. It takes lines of
+/// any length and evaluates for a limited time.
+///
+/// # Errors
+/// Where the text is none of that version, in the parser's words.
+pub fn rego_engine(file: &str, text: &str, old: bool) -> Result<Engine, String> {
     let mut engine = Engine::new();
     // MAX_TEXT bounds it all; generators write long lines and many.
     engine.set_policy_length_config(PolicyLengthConfig {
@@ -195,7 +199,7 @@ fn engine(text: &str, old: bool) -> Result<Engine, String> {
     engine.set_execution_timer_config(ExecutionTimerConfig { limit: MAX_EVALUATION, check_interval: CHECK_INTERVAL });
     // A policy's prints are for its author, not for the guest's console.
     engine.set_gather_prints(true);
-    add(&mut engine, FILE, text, old)?;
+    add(&mut engine, file, text, old)?;
     Ok(engine)
 }
 

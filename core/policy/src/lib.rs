@@ -82,7 +82,7 @@ mod version;
 pub use amendment::{AmendError, Amendment, Edit, Step};
 pub use denial::{Candidate, Denial, Detail, Field, MAX_CANDIDATES, Reason};
 pub use digest::{HostData, PolicyDigest};
-pub use document::MAX_TEXT;
+pub use document::{MAX_TEXT, rego_engine};
 pub use enforcer::{Answer, Enforcer, Granted, Kept, NotStarted, Outcome, PAST_NETWORK_RULES, Pending, Permit};
 pub use error::PolicyError;
 pub use fragment::{LedgerKey, LedgerKeys};

@@ -1,10 +1,7 @@
 //! A fragment's text: Rego with a package of its own, a security version, and what it adds to a policy.
 
-use core::num::{NonZeroU32, NonZeroUsize};
-use core::time::Duration;
-
-use caveau_policy::{Policy, PolicyError};
-use regorus::{Engine, PolicyLengthConfig, utils::limits::ExecutionTimerConfig};
+use caveau_policy::{Policy, PolicyError, rego_engine};
+use regorus::Engine;
 use serde_json::Value;
 
 /// What a fragment may add to a policy, as `includes` names it.
@@ -12,10 +9,6 @@ pub const INCLUDES: [&str; 5] =
     ["containers", "external_processes", "fragments", "platform_rules", "transparency_trust_lists"];
 /// Packages that are the policy's own, in any case of letters.
 const RESERVED: [&str; 6] = ["api", "data", "framework", "input", "metadata", "policy"];
-/// Longest evaluation of one value.
-const MAX_EVALUATION: Duration = Duration::from_secs(10);
-/// Steps of an evaluation between looks at the time.
-const CHECK_INTERVAL: NonZeroU32 = NonZeroU32::MIN.saturating_add(999);
 
 /// A fragment as its text says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +129,8 @@ impl Values {
         let rest = text.find('\n').map_or("", |at| text.get(at..).unwrap_or_default());
         let policy = if package == "policy" { text.to_owned() } else { format!("package policy{rest}") };
         Policy::parse(&policy).map_err(TextError::Policy)?;
-        let engine = engine(text, false).or_else(|_| engine(text, true)).map_err(|reason| TextError::Value {
+        let engine = |old| rego_engine("fragment.rego", text, old);
+        let engine = engine(false).or_else(|_| engine(true)).map_err(|reason| TextError::Value {
             name: format!("package {package}"),
             reason: reason.chars().take(500).collect(),
         })?;
@@ -155,20 +149,6 @@ impl Values {
         let json = value.value.to_json_str().map_err(|error| failed(error.to_string()))?;
         serde_json::from_str(&json).map(Some).map_err(|error| failed(error.to_string()))
     }
-}
-
-fn engine(text: &str, old: bool) -> Result<Engine, String> {
-    let mut engine = Engine::new();
-    engine.set_rego_v0(old);
-    engine.set_policy_length_config(PolicyLengthConfig {
-        max_col: NonZeroU32::MAX,
-        max_file_bytes: NonZeroUsize::MAX,
-        max_lines: NonZeroUsize::MAX,
-    });
-    engine.set_execution_timer_config(ExecutionTimerConfig { limit: MAX_EVALUATION, check_interval: CHECK_INTERVAL });
-    engine.set_gather_prints(true);
-    engine.add_policy("fragment.rego".to_owned(), text.to_owned()).map_err(|error| error.to_string())?;
-    Ok(engine)
 }
 
 #[cfg(test)]
@@ -194,6 +174,14 @@ mod tests {
         assert!(made.text.contains(r#""a \" b""#), "{}", made.text);
         let value = Values::of(&made.text, "app").unwrap().get("containers").unwrap().unwrap();
         assert_eq!(value[0]["command"][0], "a \" b");
+    }
+
+    #[test]
+    fn lines_may_be_longer_than_the_parser_counts() {
+        let commands = vec![r#"{"command": ["a"], "layers": []}"#; 3000].join(", ");
+        let policy = POLICY.replace("fragments := []", &format!("external_processes := [{commands}]"));
+        let made = FragmentText::of_policy(&policy, "app", 3).unwrap();
+        assert_eq!(made.includes, [("containers", 1), ("external_processes", 3000)]);
     }
 
     #[test]
