@@ -1,10 +1,6 @@
-//! `cargo xtask fuzz`: the targets of `fuzz/` under libFuzzer, one after the other; and their replay as plain tests.
+//! `cargo xtask fuzz`: the targets of `fuzz/` under libFuzzer, one after the other.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -72,35 +68,16 @@ pub(crate) fn fuzz(root: &Path, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Runs every target over its seeds and a fixed choice of changes to them, in plain test programs.
-pub(crate) fn replay(root: &Path) -> Command {
-    beside_the_workspace(root, "test", &["--", "--show-output"])
-}
-
-/// Lints of the targets, without libFuzzer's runtime.
-pub(crate) fn clippy(root: &Path) -> Command {
-    beside_the_workspace(root, "clippy", &["--all-targets", "--", "-D", "warnings"])
-}
-
-/// cargo in the targets' workspace, building beside this one's, most of whose dependencies are the same.
-fn beside_the_workspace(root: &Path, subcommand: &str, arguments: &[&str]) -> Command {
-    let mut cargo = command(root, "cargo", [subcommand, "--manifest-path", "fuzz/Cargo.toml", "--locked"]);
-    cargo.args(arguments);
-    if env::var_os("CARGO_TARGET_DIR").is_none() {
-        cargo.env("CARGO_TARGET_DIR", root.join("target"));
-    }
-    cargo
-}
-
 /// Builds the program that holds all targets.
 fn build(root: &Path) -> Result<PathBuf> {
     headline("instrumented build");
-    let arguments = ["build", "--release", "--locked", "--features", "libfuzzer", "--target", TRIPLE];
-    let folder = root.join("fuzz");
-    run(command(&folder, "cargo", arguments).env("RUSTFLAGS", INSTRUMENTED))
+    // A folder of its own: what is built from there for others is not instrumented, and should not be built again after it.
+    let folder = root.join("target/fuzz");
+    let mut build = command(root, "cargo", ["build", "--locked", "--profile", "fuzz", "--target", TRIPLE]);
+    build.args(["-p", "caveau-fuzz", "--features", "libfuzzer", "--target-dir"]).arg(&folder);
+    run(build.env("RUSTFLAGS", INSTRUMENTED))
         .context("failed to build the fuzz targets: libFuzzer's runtime needs a C++ compiler (apt-get install g++)")?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| folder.join("target"), |path| root.join(path));
-    Ok(target.join(TRIPLE).join("release/caveau-fuzz"))
+    Ok(folder.join(TRIPLE).join("fuzz/caveau-fuzz"))
 }
 
 /// Runs one target; whether nothing was found.

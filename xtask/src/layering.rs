@@ -76,10 +76,10 @@ fn may_depend(from: &str, to: &str) -> bool {
     let top = |folder: &str| folder.split('/').next().unwrap_or_default().to_owned();
     // What can accept an emulated root is for the command line alone; a verifier or a broker never has it.
     if to == "core/emulated" {
-        return from == "owner/cli" || from == "tests" || from == "xtask";
+        return matches!(from, "owner/cli" | "tests" | "fuzz" | "xtask");
     }
     match top(from).as_str() {
-        "xtask" | "tests" => true,
+        "xtask" | "tests" | "fuzz" => true,
         _ if from == "owner/cli" => matches!(top(to).as_str(), "core" | "owner" | "host"),
         own => top(to) == "core" || top(to) == own,
     }

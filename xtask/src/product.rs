@@ -32,7 +32,7 @@ impl Product {
     /// Where a build fails.
     pub(crate) fn build(root: &Path, setup: &Setup, name: &str) -> Result<Self> {
         let guest = guest::build_once(root, setup)?;
-        run(&mut command(root, "cargo", ["build", "--locked", "-p", "caveau"]))?;
+        run(&mut command(root, "cargo", ["build", "--locked", "--bin", "caveau"]))?;
         let passing = tempfile::Builder::new().prefix(&format!("caveau-{name}-")).tempdir()?;
         std::fs::create_dir(passing.path().join("tmp"))?;
         Ok(Self { program: root.join("target/debug/caveau"), guest, kept: work_folder(root).join(name), passing })

@@ -1,11 +1,11 @@
 //! `cargo xtask test`: everything that is tested, in the order of what fails soonest.
 
-use std::{path::Path, process::Command};
+use std::path::Path;
 
 use anyhow::{Result, bail};
 
 use crate::{
-    fuzz, images, layering,
+    images, layering,
     process::{command, headline, run, run_lines},
     setup::{self, build_agent},
 };
@@ -74,17 +74,10 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
             eprintln!("launch digests and envelopes are not compared with other implementations': {error:#}");
         }
     }
-    let mut tallied = |cargo: &mut Command| {
-        run_lines(cargo, |line| {
-            println!("{line}");
-            tally.read(line);
-        })
-    };
-    let mut succeeded = tallied(&mut cargo)?;
-    if filter.is_empty() {
-        headline("fuzz targets, replayed");
-        succeeded &= tallied(&mut fuzz::replay(root))?;
-    }
+    let succeeded = run_lines(&mut cargo, |line| {
+        println!("{line}");
+        tally.read(line);
+    })?;
     headline("what ran");
     for reason in &tally.skipped {
         println!("skipped: {reason}");
@@ -101,15 +94,10 @@ fn static_checks(root: &Path) -> Result<()> {
     let path = setup::for_static_checks(root)?;
     headline("format, layering, lints, dependencies");
     run(&mut command(root, "cargo", ["fmt", "--all", "--check"]))?;
-    run(&mut command(root, "cargo", ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
     layering::check(root)?;
     run(&mut command(root, "cargo", ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
-    run(&mut fuzz::clippy(root))?;
-    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
-        let mut deny =
-            command(root, "cargo", ["deny", "--offline", "--config", "deny.toml", "--manifest-path", manifest]);
-        run(deny.args(["check", "bans", "licenses", "sources"]).env("PATH", &path))?;
-    }
+    let mut deny = command(root, "cargo", ["deny", "--offline", "check", "bans", "licenses", "sources"]);
+    run(deny.env("PATH", &path))?;
     Ok(())
 }
 
