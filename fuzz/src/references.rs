@@ -81,6 +81,7 @@ fn reference_info(data: &[u8]) {
         certificates: Default::default(),
         runtime_data: Vec::new(),
         policy: None,
+        event_log: None,
         reference_values: None,
     };
     let values = judge_signed_values(&[data.to_vec()], &[], &evidence, NOW);

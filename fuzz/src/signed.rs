@@ -83,6 +83,7 @@ fn believed(data: &[u8]) -> bool {
         },
         runtime_data: part(3).to_vec(),
         policy: Some(part(3).to_vec()),
+        event_log: None,
         reference_values: None,
     };
     let roots = [authority.root.clone()];

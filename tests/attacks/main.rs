@@ -5,6 +5,7 @@
 
 mod acpi;
 mod bypasses;
+mod channel;
 mod devices;
 mod evidence;
 mod extension;

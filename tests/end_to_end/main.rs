@@ -12,6 +12,7 @@ mod groups;
 mod layers;
 mod nginx;
 mod offline;
+mod owner;
 mod policy;
 mod python3;
 mod redis;

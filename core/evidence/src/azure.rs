@@ -394,7 +394,7 @@ fn vtpm_checks(
 }
 
 /// Checks of the processor's appraisal that have no meaning under the paravisor: REPORT_DATA is its own, HOST_DATA nobody's.
-const NOT_UNDER_PARAVISOR: [&str; 3] = ["nonce", "policy", "policy-text"];
+const NOT_UNDER_PARAVISOR: [&str; 4] = ["event-log", "nonce", "policy", "policy-text"];
 /// The checks on what the VM runs.
 const OF_VM: [&str; 3] = ["vm-configuration", "pcrs", "nonce"];
 

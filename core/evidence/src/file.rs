@@ -8,6 +8,7 @@
 //!   "certificates": { "vek", "intermediate", "root", "crl": base64 of DER; each may be left out },
 //!   "runtime_data": base64 of what is bound into REPORT_DATA along with the nonce; may be left out,
 //!   "policy": base64 of the policy's text; may be left out,
+//!   "event_log": base64 of what the guest did (caveau-event-log/1), whose head is the runtime data; may be left out,
 //!   "reference_values": any JSON, for people: no verifier reads it; may be left out
 //! }
 //! ```
@@ -16,6 +17,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use caveau_snp::appraise::Attached;
+use caveau_snp::event_log::MAX_EVENT_LOG_BYTES;
 use caveau_snp::examine::Endorsed;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,8 @@ pub struct Evidence {
     pub runtime_data: Vec<u8>,
     /// The policy's text.
     pub policy: Option<Vec<u8>>,
+    /// What the guest did: [`caveau_snp::event_log`].
+    pub event_log: Option<Vec<u8>>,
     /// What the sender says is expected: for people, never used in an appraisal.
     pub reference_values: Option<serde_json::Value>,
 }
@@ -100,6 +104,8 @@ struct File {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     policy: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    event_log: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     reference_values: Option<serde_json::Value>,
 }
 
@@ -146,6 +152,7 @@ impl Evidence {
             },
             runtime_data: decode_option("runtime_data", file.runtime_data, MAX_RUNTIME_BYTES)?.unwrap_or_default(),
             policy: decode_option("policy", file.policy, MAX_POLICY_BYTES)?,
+            event_log: decode_option("event_log", file.event_log, MAX_EVENT_LOG_BYTES)?,
             reference_values: file.reference_values,
         })
     }
@@ -169,6 +176,7 @@ impl Evidence {
             },
             runtime_data,
             policy: encode(&self.policy),
+            event_log: encode(&self.event_log),
             reference_values: self.reference_values.clone(),
         };
         let mut text = serde_json::to_string_pretty(&file).map_err(EvidenceError::Json)?;
@@ -193,7 +201,11 @@ impl Evidence {
     /// What the report vouches for by its hash.
     #[must_use]
     pub fn attached(&self) -> Attached<'_> {
-        Attached { runtime_data: &self.runtime_data, policy: self.policy.as_deref() }
+        Attached {
+            runtime_data: &self.runtime_data,
+            policy: self.policy.as_deref(),
+            event_log: self.event_log.as_deref(),
+        }
     }
 }
 
@@ -252,6 +264,7 @@ mod tests {
             crl in option::of(vec(any::<u8>(), 0..50)),
             runtime_data in vec(any::<u8>(), 0..50),
             policy in option::of(vec(any::<u8>(), 0..50)),
+            event_log in option::of(vec(any::<u8>(), 0..50)),
             emulated: bool,
         ) {
             let evidence = Evidence {
@@ -260,6 +273,7 @@ mod tests {
                 certificates: Certificates { vek, crl, ..Certificates::default() },
                 runtime_data,
                 policy,
+                event_log,
                 reference_values: Some(serde_json::json!({"kernel": "x"})),
             };
             prop_assert_eq!(parse(&evidence.to_json().unwrap()).unwrap(), evidence);

@@ -61,6 +61,7 @@ pub use caveau_snp::appraise::{
 pub use caveau_snp::binding::{Use, report_data};
 pub use caveau_snp::check::{Check, Verdict};
 pub use caveau_snp::claims::{Claims, TeeClass};
+pub use caveau_snp::event_log::{Event, EventLog, Outcome as EventOutcome};
 pub use caveau_snp::examine::sha256;
 pub use caveau_snp::kds;
 pub use caveau_snp::product::{Product, ProductLine};

@@ -139,7 +139,15 @@ fn raw_report(bytes: &[u8]) -> Option<SnpBundle> {
 }
 
 fn bare(report: Vec<u8>, certificates: Certificates) -> Evidence {
-    Evidence { tee: Tee::Snp, report, certificates, runtime_data: Vec::new(), policy: None, reference_values: None }
+    Evidence {
+        tee: Tee::Snp,
+        report,
+        certificates,
+        runtime_data: Vec::new(),
+        policy: None,
+        event_log: None,
+        reference_values: None,
+    }
 }
 
 /// Certificates, lists, collateral or signed reference values alone.

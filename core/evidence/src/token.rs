@@ -228,7 +228,7 @@ impl TokenExpectations {
     #[must_use]
     pub fn of(snp: Expectations, issuers: Option<Vec<String>>) -> Self {
         let nonce = match &snp.report_data {
-            Some(ExpectedReportData::Challenge(nonce)) => Some(nonce.clone()),
+            Some(ExpectedReportData::Challenge(nonce) | ExpectedReportData::Session(nonce)) => Some(nonce.clone()),
             Some(ExpectedReportData::Exact(data)) => Some(data.0.to_vec()),
             None => None,
         };

@@ -31,6 +31,7 @@ fn claims(fixtures: &Fixtures, name: &str) -> Claims {
         certificates: vek.with_built_in(),
         runtime_data: Vec::new(),
         policy: None,
+        event_log: None,
         reference_values: None,
     };
     verify(&evidence, &Profile::Baseline.rules(at("2026-11-23"))).verified.unwrap().into_inner()

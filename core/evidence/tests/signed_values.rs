@@ -160,6 +160,7 @@ impl Bench {
             certificates: Default::default(),
             runtime_data: Vec::new(),
             policy: None,
+            event_log: None,
             reference_values: None,
         };
         Self { chain: DevelopmentChain::make(&spec).unwrap(), evidence }

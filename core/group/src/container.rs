@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use caveau_verity::RootHash;
 use serde::{Deserialize, Serialize};
 
-use crate::{Capabilities, GroupError, Mount, NetworkRules, Seccomp, Signal, User};
+use crate::{Capabilities, GroupError, Mount, NetworkRules, Owners, Seccomp, Signal, User};
 
 /// Everything that shall run in one VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,10 +18,13 @@ pub struct Group {
     /// What it may do on the network; absent is anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkRules>,
+    /// Who may ask more of it than its host.
+    #[serde(default, skip_serializing_if = "Owners::is_empty")]
+    pub owners: Owners,
 }
 
 impl Group {
-    /// A group of these containers, free on the network.
+    /// A group of these containers, free on the network and without owners.
     ///
     /// # Errors
     /// [`GroupError`] if there is none, or two have one name.
@@ -35,7 +38,7 @@ impl Group {
                 return Err(GroupError::invalid("container name", &container.name, "given once"));
             }
         }
-        Ok(Self { containers, permissions, network: None })
+        Ok(Self { containers, permissions, network: None, owners: Owners::default() })
     }
 }
 

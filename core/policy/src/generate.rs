@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use caveau_group::{Container, EnvRule, Group, IdName, Mount, NetworkRules, Permissions, User};
+use caveau_group::{Container, EnvRule, Group, IdName, Mount, Permissions, User};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -20,7 +20,7 @@ pub fn generate(group: &Group) -> String {
     text.push('\n');
     define(&mut text, "containers", &group.containers.iter().map(container).collect());
     text.push('\n');
-    flags(&mut text, &group.permissions, group.network.as_ref());
+    flags(&mut text, group);
     text.push('\n');
     for point in Point::ALL {
         line(&mut text, &format!("{point} := data.framework.{point}"));
@@ -29,7 +29,7 @@ pub fn generate(group: &Group) -> String {
     text
 }
 
-fn flags(text: &mut String, permissions: &Permissions, network: Option<&NetworkRules>) {
+fn flags(text: &mut String, Group { permissions, network, owners, .. }: &Group) {
     let Permissions {
         capability_dropping,
         dump_stacks,
@@ -52,7 +52,8 @@ fn flags(text: &mut String, permissions: &Permissions, network: Option<&NetworkR
     }
     let mut extension = Map::new();
     extension.insert("memory_scratch".to_owned(), json!(memory_scratch));
-    extension.extend(network.map(|rules| ("network".to_owned(), json!(rules))));
+    extension.extend(network.as_ref().map(|rules| ("network".to_owned(), json!(rules))));
+    extension.extend((!owners.is_empty()).then(|| ("owners".to_owned(), json!(owners))));
     define(text, "caveau", &Value::Object(extension));
 }
 

@@ -83,15 +83,18 @@ pub use amendment::{AmendError, Amendment, Edit, Step};
 pub use denial::{Candidate, Denial, Detail, Field, MAX_CANDIDATES, Reason};
 pub use digest::{HostData, PolicyDigest};
 pub use document::{MAX_TEXT, rego_engine};
-pub use enforcer::{Answer, Enforcer, Granted, Kept, NotStarted, Outcome, PAST_NETWORK_RULES, Pending, Permit};
+pub use enforcer::{
+    Answer, Enforcer, Granted, Kept, NoExec, NoRight, NotStarted, NumberedDenial, Outcome, PAST_NETWORK_RULES, Pending,
+    Permit,
+};
 pub use error::PolicyError;
 pub use fragment::{LedgerKey, LedgerKeys};
 pub use generate::{generate, value_text};
 pub use open_points::open_points;
 pub use permitted::{
     Attest, CreateContainer, DumpStacks, ExecProcess, LoadFragment, LoadTrustList, MountDisk, MountLayer, MountOverlay,
-    MountScratch, ReadProperties, RuntimeLogging, ShutdownContainer, SignalProcess, StartContainer, UnmountDisk,
-    UnmountLayer, UnmountOverlay, UnmountScratch,
+    MountScratch, ReadDenials, ReadProperties, ReadSealedOutput, RuntimeLogging, ShutdownContainer, SignalProcess,
+    StartContainer, UnmountDisk, UnmountLayer, UnmountOverlay, UnmountScratch,
 };
 pub use platform::Platform;
 pub use point::{API_VERSION, FRAMEWORK_VERSION, Point};

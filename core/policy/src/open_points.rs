@@ -1,6 +1,6 @@
 //! What a policy leaves to the host, in words.
 
-use caveau_group::Signal;
+use caveau_group::{Right, Signal};
 
 use crate::{document::RuleKind, model::Container, point::Point, policy::Policy};
 
@@ -13,6 +13,7 @@ pub fn open_points(policy: &Policy) -> Vec<String> {
     flags(policy, &mut points);
     fragments(policy, &mut points);
     network(policy, &mut points);
+    owners(policy, &mut points);
     for container in policy.containers() {
         of_container(container, &mut points);
     }
@@ -110,6 +111,18 @@ fn network(policy: &Policy, points: &mut Vec<String>) {
         listed(rules.listen.iter().map(ToString::to_string).collect()),
         listed(rules.connect.iter().map(ToString::to_string).collect())
     ));
+}
+
+fn owners(policy: &Policy, points: &mut Vec<String>) {
+    for owner in policy.owners().iter() {
+        let rights = owner.may.iter().map(|right| match right {
+            Right::Denials => "read what the policy refused",
+            Right::Exec => "run any program in any container and see what it writes",
+            Right::Logs => "read what containers write whose streams the host does not get",
+        });
+        let rights: Vec<_> = rights.collect();
+        points.push(format!("Whoever has the key {} can {}.", owner.key, rights.join("; ")));
+    }
 }
 
 fn of_container(container: &Container, points: &mut Vec<String>) {

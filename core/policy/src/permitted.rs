@@ -124,6 +124,14 @@ pub struct StartContainer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attest;
 
+/// Read what the policy refused the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadDenials;
+
+/// Read what containers write whose streams the host does not get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadSealedOutput;
+
 /// Run a further process in a container, exactly so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecProcess {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use caveau_group::NetworkRules;
+use caveau_group::{NetworkRules, Owners};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -182,6 +182,12 @@ impl Policy {
     #[must_use]
     pub fn network(&self) -> Option<&NetworkRules> {
         self.extension.network.as_ref()
+    }
+
+    /// Who may ask more of the group than its host.
+    #[must_use]
+    pub fn owners(&self) -> &Owners {
+        &self.extension.owners
     }
 
     /// The same policy without what Rego answers, to try changes of it.

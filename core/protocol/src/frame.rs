@@ -13,11 +13,13 @@ pub const MAX_BODY: usize = 4 * 1024 * 1024;
 /// Why a frame could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The body is longer than [`MAX_BODY`].
-    #[error("frame body of {length} bytes is over the limit of {MAX_BODY}")]
+    /// The body is longer than it may be.
+    #[error("frame body of {length} bytes is over the limit of {most}")]
     BodyTooLong {
         /// Announced length in bytes.
         length: usize,
+        /// Most that is taken here, at most [`MAX_BODY`].
+        most: usize,
     },
     /// The header is empty or longer than [`MAX_HEADER`].
     #[error("frame header of {length} bytes is not within 1 and {MAX_HEADER}")]
@@ -49,7 +51,7 @@ impl Frame {
     /// [`FrameError::BodyTooLong`] where it is over the limits.
     pub fn new(header: &impl Serialize, body: Vec<u8>) -> Result<Self, FrameError> {
         let header = serde_json::to_vec(header).map_err(FrameError::Header)?;
-        check_lengths(header.len(), body.len())?;
+        check_lengths(header.len(), body.len(), MAX_BODY)?;
         Ok(Self { header, body })
     }
 
@@ -73,9 +75,17 @@ impl Frame {
 /// # Errors
 /// [`FrameError`]; after any of them the stream is out of step and must be closed.
 pub fn read_frame(stream: &mut impl Read) -> Result<Option<Frame>, FrameError> {
+    read_frame_within(stream, MAX_BODY)
+}
+
+/// As [`read_frame`], where no body may be longer than `most` bytes.
+///
+/// # Errors
+/// As [`read_frame`].
+pub fn read_frame_within(stream: &mut impl Read, most: usize) -> Result<Option<Frame>, FrameError> {
     let Some(header_length) = read_first_length(stream)? else { return Ok(None) };
     let body_length = read_length(stream)?;
-    check_lengths(header_length, body_length)?;
+    check_lengths(header_length, body_length, most)?;
     let header = read_exactly(stream, header_length)?;
     let body = read_exactly(stream, body_length)?;
     Ok(Some(Frame { header, body }))
@@ -86,10 +96,10 @@ pub fn read_frame(stream: &mut impl Read) -> Result<Option<Frame>, FrameError> {
 /// # Errors
 /// [`FrameError::Stream`] where the stream fails; lengths were checked when the frame was made.
 pub fn write_frame(stream: &mut impl Write, frame: &Frame) -> Result<(), FrameError> {
-    check_lengths(frame.header.len(), frame.body.len())?;
+    check_lengths(frame.header.len(), frame.body.len(), MAX_BODY)?;
     let mut bytes = Vec::with_capacity(frame.header.len().saturating_add(frame.body.len()).saturating_add(8));
     for length in [frame.header.len(), frame.body.len()] {
-        let length = u32::try_from(length).map_err(|_| FrameError::BodyTooLong { length })?;
+        let length = u32::try_from(length).map_err(|_| FrameError::BodyTooLong { length, most: MAX_BODY })?;
         bytes.extend_from_slice(&length.to_le_bytes());
     }
     bytes.extend_from_slice(&frame.header);
@@ -98,12 +108,12 @@ pub fn write_frame(stream: &mut impl Write, frame: &Frame) -> Result<(), FrameEr
 }
 
 /// Refuses lengths outside the limits, before anything is allocated for them.
-fn check_lengths(header: usize, body: usize) -> Result<(), FrameError> {
+fn check_lengths(header: usize, body: usize, most: usize) -> Result<(), FrameError> {
     if header == 0 || header > MAX_HEADER {
         return Err(FrameError::HeaderLength { length: header });
     }
-    if body > MAX_BODY {
-        return Err(FrameError::BodyTooLong { length: body });
+    if body > most.min(MAX_BODY) {
+        return Err(FrameError::BodyTooLong { length: body, most });
     }
     Ok(())
 }

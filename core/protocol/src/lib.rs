@@ -37,14 +37,15 @@
 
 mod frame;
 mod id;
+pub mod owner;
 mod reply;
 mod request;
 
-pub use frame::{Frame, FrameError, MAX_BODY, MAX_HEADER, read_frame, write_frame};
+pub use frame::{Frame, FrameError, MAX_BODY, MAX_HEADER, read_frame, read_frame_within, write_frame};
 pub use id::{ContainerId, InvalidId, LayerId, Nonce, ProcessId};
 pub use reply::{
-    AgentError, AgentReply, BootStep, ContainerStats, ErrorKind, Event, EventKind, Exit, Hello, Output, ReplyEnvelope,
-    Report,
+    AgentError, AgentReply, BootStep, ContainerStats, ErrorKind, Event, EventKind, Exit, Hello, Log, Output,
+    ReplyEnvelope, Report,
 };
 pub use request::{
     AgentRequest, Capabilities, CreateContainer, Exec, Limits, MountLayer, MountOverlay, MountScratch, ProcessSpec,
@@ -75,6 +76,9 @@ pub const REQUESTS_OF_A_PROCESS: usize = 4;
 
 /// Most containers of a group: what [`MAX_OPEN_REQUESTS`] has room for, with some left for executed processes.
 pub const MAX_CONTAINERS: usize = 24;
+
+/// Most channels that are open at once. Each has two requests open, which count among [`KEPT_REQUESTS`].
+pub const MAX_CHANNELS: usize = 4;
 
 /// How many executed processes a host may follow at once beside this many containers, so that none of its requests is
 /// [`ErrorKind::Busy`] for long.

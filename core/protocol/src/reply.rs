@@ -20,6 +20,18 @@ pub struct ReplyEnvelope {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "value", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AgentReply {
+    /// Number of the channel.
+    Channel {
+        /// For later requests.
+        channel: u32,
+    },
+    /// The containers that there are.
+    Containers {
+        /// Of each.
+        containers: Vec<ContainerId>,
+    },
+    /// What was denied: the body, a JSON object a line.
+    Denials,
     /// Done; there is nothing to say.
     Done,
     /// An event, or none within the time.
@@ -38,6 +50,8 @@ pub enum AgentReply {
         /// For later requests.
         layer: LayerId,
     },
+    /// Sealed output: the body.
+    Log(Log),
     /// Output: the body.
     Output(Output),
     /// Digest of the policy that is now in force, 64 hexadecimal digits.
@@ -92,6 +106,16 @@ pub struct BootStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
+    /// No more will come.
+    pub eof: bool,
+}
+
+/// What a piece of sealed output says beyond its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Bytes from the stream's beginning to the first one here: more than was asked for where what lies before was forgotten.
+    pub from: u64,
     /// No more will come.
     pub eof: bool,
 }

@@ -25,17 +25,35 @@ pub enum AgentRequest {
         /// Fresh bytes of whoever wants the proof.
         nonce: Nonce,
     },
+    /// As [`AgentRequest::Attest`], and what was asked of the guest so far: the reply's body is its event log, which the report
+    /// binds.
+    AttestLog {
+        /// Fresh bytes of whoever wants the proof.
+        nonce: Nonce,
+    },
+    /// Ends a channel.
+    CloseChannel {
+        /// Its number.
+        channel: u32,
+    },
     /// Closes a process's standard input.
     CloseInput {
         /// The process.
         process: ProcessId,
     },
+    /// The containers that there are. For owners alone: the host has given them their names.
+    Containers,
     /// Makes a container; it does not run yet.
     CreateContainer(Box<CreateContainer>),
     /// Removes a container that has ended, and frees what it held.
     DeleteContainer {
         /// The container.
         container: ContainerId,
+    },
+    /// What the policy refused the host, complete: the reply's body, JSON Lines. For owners alone.
+    Denials {
+        /// Number of the last one that the caller has; 0 for none.
+        after: u64,
     },
     /// Runs one more process in a running container. Replied to with its number.
     Exec(Box<Exec>),
@@ -57,6 +75,32 @@ pub enum AgentRequest {
     NextEvent {
         /// Number of the last event that the caller has; 0 for none.
         after: u64,
+        /// Milliseconds to wait, at most 60,000.
+        timeout_ms: u32,
+    },
+    /// Opens a channel: bytes between somebody outside, whom the host lets in, and the guest itself. They are TLS, and the
+    /// host only carries them. Replied to with its number.
+    OpenChannel,
+    /// Bytes that the guest sends over a channel; answered when there are some, at its end, or after `timeout_ms`.
+    ReadChannel {
+        /// Its number.
+        channel: u32,
+        /// Most bytes wanted, at most [`crate::MAX_CHUNK`].
+        max: u32,
+        /// Milliseconds to wait, at most 60,000.
+        timeout_ms: u32,
+    },
+    /// Output of a container whose streams the host does not get, from a place on. For owners alone.
+    ReadLog {
+        /// The container; the group's only one where none is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        container: Option<ContainerId>,
+        /// Which of its streams.
+        stream: Stream,
+        /// Bytes from the stream's beginning to the first that is wanted.
+        from: u64,
+        /// Most bytes wanted, at most [`crate::MAX_CHUNK`].
+        max: u32,
         /// Milliseconds to wait, at most 60,000.
         timeout_ms: u32,
     },
@@ -127,6 +171,11 @@ pub enum AgentRequest {
         /// Milliseconds to wait, at most 60,000.
         timeout_ms: u32,
     },
+    /// Bytes for the guest over a channel: the body. Answered when they are taken.
+    WriteChannel {
+        /// Its number.
+        channel: u32,
+    },
     /// Bytes for a process's standard input: the body. Answered when they are in its pipe.
     WriteInput {
         /// The process.
@@ -135,7 +184,7 @@ pub enum AgentRequest {
 }
 
 /// One of a process's output streams. With a terminal there is only standard output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// Standard error.

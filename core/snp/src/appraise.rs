@@ -33,7 +33,7 @@ impl Expectations {
 }
 
 /// The checks of an appraisal, in order. The last ones say what runs; see [`CONCLUSIVE`].
-pub const APPRAISAL: [&str; 23] = [
+pub const APPRAISAL: [&str; 24] = [
     "vmpl",
     "guest-policy",
     "debug",
@@ -54,6 +54,7 @@ pub const APPRAISAL: [&str; 23] = [
     "guest-svn",
     "instance",
     "policy-text",
+    "event-log",
     "nonce",
     "policy",
     "measurement",
@@ -87,6 +88,7 @@ pub fn appraise(claims: &Claims, attached: &Attached<'_>, expected: &Expectation
         appraisal.guest_svn(),
         appraisal.instance(),
         appraisal.policy_text(),
+        appraisal.event_log(),
         appraisal.nonce(),
         appraisal.policy(),
         appraisal.measurement(),

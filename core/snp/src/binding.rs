@@ -4,7 +4,7 @@
 //! REPORT_DATA = SHA-512( "caveau/report-data/1" 00  use 00  u64le(len(nonce)) nonce  u64le(len(data)) data )
 //! ```
 //! `use` is one of `challenge`, `owner-channel`, `event-log`, `key-release`, in ASCII; `nonce` is the verifier's; `data` is
-//! what the guest ties to the report, such as a public key, and comes along with the evidence. All 64 bytes are compared.
+//! what the guest ties to the report, such as a session's secret or a public key, and comes along with the evidence. All 64 bytes are compared.
 
 use aws_lc_rs::digest;
 
@@ -15,7 +15,7 @@ use crate::Hex;
 pub enum Use {
     /// Somebody asks what runs.
     Challenge,
-    /// The owner's authenticated channel to the agent; the data is the agent's public key.
+    /// One session of a channel to the guest itself; the data is what the session exports for the nonce.
     OwnerChannel,
     /// A group's event log; the data is its head.
     EventLog,

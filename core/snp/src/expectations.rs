@@ -128,6 +128,9 @@ pub enum ExpectedReportData {
     Challenge(Vec<u8>),
     /// Exactly these bytes.
     Exact(Hex<64>),
+    /// The binding of a channel's session with this nonce; the session's exporter came along. Whoever held the session's other
+    /// end knows that it is that of its own: to anybody else this proves nothing.
+    Session(Vec<u8>),
 }
 
 /// What came along with a report, whose worth is that the report has its hash.
@@ -137,4 +140,6 @@ pub struct Attached<'a> {
     pub runtime_data: &'a [u8],
     /// The policy's text.
     pub policy: Option<&'a [u8]>,
+    /// The guest's event log.
+    pub event_log: Option<&'a [u8]>,
 }

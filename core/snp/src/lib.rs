@@ -37,6 +37,7 @@ pub mod check;
 pub mod claims;
 pub mod crl;
 pub mod der;
+pub mod event_log;
 pub mod examine;
 mod expectations;
 mod hex_bytes;

@@ -1,6 +1,6 @@
 //! From what went wrong to what the host is told.
 
-use caveau_policy::{Denial, NotStarted};
+use caveau_policy::{Denial, Enforcer, NoExec, NoRight, NotStarted};
 use caveau_protocol::{AgentError, AgentReply, ErrorKind};
 use caveau_runtime::RuntimeError;
 
@@ -38,10 +38,30 @@ pub(crate) fn failed(act: &str, error: &(dyn std::error::Error + 'static)) -> Ag
     AgentError { kind: ErrorKind::Failed, message: format!("failed to {act}: {}", chain(error)), denial: None }
 }
 
-/// The policy does not allow it.
-pub(crate) fn denied(denial: &Denial) -> AgentError {
+/// The policy does not allow it. What of the denial is not for the host is kept for owners.
+pub(crate) fn denied(enforcer: &mut Enforcer, denial: Denial) -> AgentError {
+    let error = shown(&denial);
+    enforcer.keep_denial(denial);
+    error
+}
+
+/// What the host sees of a denial.
+fn shown(denial: &Denial) -> AgentError {
     let shown = serde_json::from_str(&denial.host_json(MAX_DENIAL)).ok();
     AgentError { kind: ErrorKind::Denied, message: denial.to_string(), denial: shown }
+}
+
+/// The policy gives the one at the other end of a channel no right to it.
+pub(crate) fn no_right(error: &NoRight) -> AgentError {
+    AgentError { kind: ErrorKind::Denied, message: error.to_string(), denial: None }
+}
+
+/// An owner's process may not be run.
+pub(crate) fn no_exec(error: &NoExec) -> AgentError {
+    match error {
+        NoExec::Denied(denial) => shown(denial),
+        NoExec::NoRight(error) => no_right(error),
+    }
 }
 
 /// The policy wants containers to be started before there is evidence.

@@ -1,9 +1,13 @@
 //! What the TEE is asked for: that the policy is the one of the launch, and proof of it for others.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use caveau_channel::Exporter;
 use caveau_policy::{Enforcer, HostData};
 use caveau_protocol::{AgentError, AgentReply, Nonce, Report};
-use caveau_snp::binding::{Use, report_data};
+use caveau_snp::{
+    binding::{Use, report_data},
+    event_log::EventLogWriter,
+};
 use caveau_tee::{Tee, TeeEvidence};
 
 use crate::{
@@ -43,23 +47,37 @@ impl Attester {
 
     /// A report over a challenger's nonce.
     pub(crate) fn attest(&mut self, nonce: &Nonce) -> Answer {
-        let TeeEvidence { report, certificates } = self.report(nonce.as_bytes(), &[])?;
-        let report =
-            Report { report: BASE64_STANDARD.encode(report), certificates: BASE64_STANDARD.encode(certificates) };
-        Ok((AgentReply::Report(report), Vec::new()))
+        told(self.report(Use::Challenge, nonce.as_bytes(), &[])?)
+    }
+
+    /// A report for one session of a channel: whoever relays it has another exporter.
+    pub(crate) fn attest_channel(&mut self, nonce: &Nonce, exporter: &Exporter) -> Answer {
+        told(self.report(Use::OwnerChannel, nonce.as_bytes(), exporter)?)
+    }
+
+    /// A report over a challenger's nonce and what happened.
+    pub(crate) fn attest_log(&mut self, nonce: &Nonce, log: &EventLogWriter) -> Answer {
+        let (reply, _) = told(self.report(Use::EventLog, nonce.as_bytes(), &log.head().data())?)?;
+        Ok((reply, log.text()))
     }
 
     fn fresh_report(&mut self) -> Result<TeeEvidence, AgentError> {
         let mut nonce = [0u8; 32];
         rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
             .map_err(|error| failed("get random bytes", &error))?;
-        self.report(&nonce, OWN)
+        self.report(Use::Challenge, &nonce, OWN)
     }
 
-    fn report(&mut self, nonce: &[u8], about: &[u8]) -> Result<TeeEvidence, AgentError> {
-        let data = report_data(Use::Challenge, nonce, about);
+    fn report(&mut self, purpose: Use, nonce: &[u8], about: &[u8]) -> Result<TeeEvidence, AgentError> {
+        let data = report_data(purpose, nonce, about);
         self.tee.report(&data).map_err(|error| failed("get a report from the TEE", &error))
     }
+}
+
+/// What of evidence goes out.
+fn told(TeeEvidence { report, certificates }: TeeEvidence) -> Answer {
+    let report = Report { report: BASE64_STANDARD.encode(report), certificates: BASE64_STANDARD.encode(certificates) };
+    Ok((AgentReply::Report(report), Vec::new()))
 }
 
 #[cfg(test)]
@@ -128,6 +146,31 @@ mod tests {
     fn a_short_report_proves_nothing() {
         let (mut attester, _) = attester(&[0; 31]);
         assert!(refusal(&mut attester, POLICY).contains("too short"));
+    }
+
+    #[test]
+    fn a_session_gets_a_report_that_is_worthless_elsewhere() {
+        let (mut attester, asked) = attester(&[0; 32]);
+        let nonce = Nonce::try_from(vec![9; 32]).unwrap();
+        attester.attest_channel(&nonce, &[1; 64]).unwrap();
+        attester.attest_channel(&nonce, &[2; 64]).unwrap();
+        attester.attest(&nonce).unwrap();
+        let of_session = |exporter: [u8; 64]| *report_data(Use::OwnerChannel, nonce.as_bytes(), &exporter);
+        let challenge = *report_data(Use::Challenge, nonce.as_bytes(), &[]);
+        assert_eq!(asked.lock().unwrap().as_slice(), [of_session([1; 64]), of_session([2; 64]), challenge]);
+        assert_ne!(challenge, *report_data(Use::OwnerChannel, nonce.as_bytes(), &[]));
+    }
+
+    #[test]
+    fn a_report_over_the_log_binds_its_head() {
+        let (mut attester, asked) = attester(&[0; 32]);
+        let nonce = Nonce::try_from(vec![9; 32]).unwrap();
+        let mut log = EventLogWriter::new([7; 32]);
+        log.add("exec", serde_json::Value::Null, caveau_snp::event_log::Outcome::Denied);
+        let (_, text) = attester.attest_log(&nonce, &log).unwrap();
+        let read = caveau_snp::event_log::EventLog::parse(&text).unwrap();
+        let expected = *report_data(Use::EventLog, nonce.as_bytes(), &read.head.data());
+        assert_eq!(asked.lock().unwrap().as_slice(), [expected]);
     }
 
     #[test]

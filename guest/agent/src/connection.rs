@@ -14,17 +14,21 @@ use std::{
 };
 
 use caveau_protocol::{
-    AgentError, AgentReply, AgentRequest, Frame, KEPT_REQUESTS, MAX_BODY, MAX_CHUNK, MAX_OPEN_REQUESTS,
+    AgentError, AgentReply, AgentRequest, Frame, KEPT_REQUESTS, MAX_BODY, MAX_CHANNELS, MAX_CHUNK, MAX_OPEN_REQUESTS,
     REQUESTS_OF_A_PROCESS, ReplyEnvelope, RequestEnvelope, VERSION, read_frame, write_frame,
 };
 
 use crate::{
     answer::{Answer, Fatal, busy, failed, fatal, invalid},
-    live::Live,
+    channels::{Ask, Channels, PeerStep, Question, ask},
+    live::{Live, Viewer},
 };
 
 /// Bytes that open requests may hold together: a policy, and input for every other request.
 const MAX_OPEN_BYTES: usize = 16 << 20;
+
+/// Who sees what this connection asks for.
+const HOST: Viewer = Viewer::Host;
 
 /// Stack of a thread that waits for one request's answer.
 const STACK: usize = 64 * 1024;
@@ -35,6 +39,7 @@ struct Connection {
     /// Numbers of the requests that are not answered yet, and what each holds.
     open: Mutex<BTreeMap<u64, Open>>,
     live: Arc<Live>,
+    channels: Channels,
 }
 
 /// What a request that is not answered yet holds.
@@ -83,16 +88,32 @@ impl WaitsFor {
 }
 
 /// A request on its way to the gate.
-struct Step {
-    id: u64,
-    request: AgentRequest,
-    body: Vec<u8>,
+enum Step {
+    /// Of the host.
+    Host { id: u64, request: AgentRequest, body: Vec<u8> },
+    /// Of somebody at the other end of a channel.
+    Peer(Question),
+}
+
+/// Asks the gate over its queue.
+#[derive(Clone)]
+struct Gate(SyncSender<Step>);
+
+impl Ask for Gate {
+    fn ask(&self, step: PeerStep) -> Answer {
+        ask(step, |question| self.0.try_send(Step::Peer(question)).is_ok())
+    }
 }
 
 /// Whatever does the steps: the gate, and in tests something that records them.
 pub(crate) trait Steps: Send + 'static {
     /// Does one step.
     fn step(&mut self, request: AgentRequest, body: Vec<u8>) -> Answer;
+
+    /// Does what somebody at the other end of a channel asks for.
+    fn peer_step(&mut self, _step: PeerStep) -> Answer {
+        Err(invalid("nobody answers over channels here"))
+    }
 }
 
 impl<F: FnMut(AgentRequest, Vec<u8>) -> Answer + Send + 'static> Steps for F {
@@ -108,7 +129,12 @@ impl<F: FnMut(AgentRequest, Vec<u8>) -> Answer + Send + 'static> Steps for F {
 pub(crate) fn serve(port: &File, steps: impl Steps, live: Arc<Live>) -> Result<(), Fatal> {
     let mut reader = port.try_clone().map_err(fatal("copy the port"))?;
     let writer = port.try_clone().map_err(fatal("copy the port"))?;
-    let connection = Arc::new(Connection { writer: Mutex::new(writer), open: Mutex::default(), live });
+    let connection = Arc::new(Connection {
+        writer: Mutex::new(writer),
+        open: Mutex::default(),
+        live,
+        channels: Channels::default(),
+    });
     let ended = Arc::new(AtomicBool::new(false));
     let queue = start_gate(steps, Arc::clone(&connection), Arc::clone(&ended)).map_err(fatal("start a thread"))?;
     loop {
@@ -131,10 +157,18 @@ fn start_gate(
     connection: Arc<Connection>,
     ended: Arc<AtomicBool>,
 ) -> io::Result<SyncSender<Step>> {
-    let (sender, receiver) = sync_channel::<Step>(MAX_OPEN_REQUESTS);
+    let (sender, receiver) = sync_channel::<Step>(MAX_OPEN_REQUESTS.saturating_add(MAX_CHANNELS));
     // Rego documents and JSON are read by recursion, and the policy's by regorus: it gets the usual stack.
     thread::Builder::new().name("gate".into()).stack_size(2 << 20).spawn(move || {
-        for Step { id, request, body } in receiver {
+        for step in receiver {
+            let (id, request, body) = match step {
+                Step::Host { id, request, body } => (id, request, body),
+                Step::Peer(Question { step, answer }) => {
+                    // Whoever asked may have gone.
+                    let _ = answer.try_send(steps.peer_step(step));
+                    continue;
+                }
+            };
             let last = matches!(request, AgentRequest::Shutdown);
             let answer = steps.step(request, body);
             let ends = last && answer.is_ok();
@@ -168,14 +202,14 @@ impl Connection {
         }
         if changes_something(&request) {
             // The queue has room for as many as can be open.
-            if steps.try_send(Step { id, request, body }).is_err() {
+            if steps.try_send(Step::Host { id, request, body }).is_err() {
                 self.reply(id, Err(invalid("the guest cannot take more requests")));
             }
             return;
         }
-        let connection = Arc::clone(self);
+        let (connection, gate) = (Arc::clone(self), Gate(steps.clone()));
         let wait = move || {
-            let answer = connection.wait(request, &body);
+            let answer = connection.wait(request, &body, gate);
             connection.reply(id, answer);
         };
         let started = thread::Builder::new().name("wait".into()).stack_size(STACK).spawn(wait);
@@ -193,7 +227,7 @@ impl Connection {
             AgentRequest::SetPolicy { .. } | AgentRequest::LoadFragment | AgentRequest::LoadTransparencyTrustList => {
                 MAX_BODY
             }
-            AgentRequest::WriteInput { .. } => MAX_CHUNK,
+            AgentRequest::WriteChannel { .. } | AgentRequest::WriteInput { .. } => MAX_CHUNK,
             _ => 0,
         };
         if body > most {
@@ -220,20 +254,26 @@ impl Connection {
     }
 
     /// Answers a request that only waits.
-    fn wait(&self, request: AgentRequest, body: &[u8]) -> Answer {
+    fn wait(&self, request: AgentRequest, body: &[u8], gate: Gate) -> Answer {
         let live = &self.live;
         let limit = |timeout_ms: u32| Duration::from_millis(timeout_ms.min(60_000).into());
         match request {
-            AgentRequest::CloseInput { process } => live.close_input(&process),
+            AgentRequest::CloseChannel { channel } => self.channels.close(channel),
+            AgentRequest::CloseInput { process } => live.close_input(&process, HOST),
             AgentRequest::NextEvent { after, timeout_ms } => {
                 Ok((AgentReply::Event(live.events.next(after, limit(timeout_ms))), Vec::new()))
             }
-            AgentRequest::ReadOutput { process, stream, max, timeout_ms } => {
-                live.read(&process, stream, max, limit(timeout_ms))
+            AgentRequest::OpenChannel => self.channels.open(Arc::clone(live), gate),
+            AgentRequest::ReadChannel { channel, max, timeout_ms } => {
+                self.channels.read(channel, max, limit(timeout_ms))
             }
-            AgentRequest::ResizeTerminal { process, size } => live.resize(&process, size),
-            AgentRequest::Wait { process, timeout_ms } => live.wait(&process, limit(timeout_ms)),
-            AgentRequest::WriteInput { process } => live.write(&process, body),
+            AgentRequest::ReadOutput { process, stream, max, timeout_ms } => {
+                live.read(&process, HOST, stream, max, limit(timeout_ms))
+            }
+            AgentRequest::ResizeTerminal { process, size } => live.resize(&process, HOST, size),
+            AgentRequest::Wait { process, timeout_ms } => live.wait(&process, HOST, limit(timeout_ms)),
+            AgentRequest::WriteChannel { channel } => self.channels.write(channel, body),
+            AgentRequest::WriteInput { process } => live.write(&process, HOST, body),
             _ => Err(invalid("this request is not one that waits")),
         }
     }
@@ -266,11 +306,15 @@ impl Connection {
 fn changes_something(request: &AgentRequest) -> bool {
     !matches!(
         request,
-        AgentRequest::CloseInput { .. }
+        AgentRequest::CloseChannel { .. }
+            | AgentRequest::CloseInput { .. }
             | AgentRequest::NextEvent { .. }
+            | AgentRequest::OpenChannel
+            | AgentRequest::ReadChannel { .. }
             | AgentRequest::ReadOutput { .. }
             | AgentRequest::ResizeTerminal { .. }
             | AgentRequest::Wait { .. }
+            | AgentRequest::WriteChannel { .. }
             | AgentRequest::WriteInput { .. }
     )
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
-use caveau_group::{Capabilities, Capability, Mount};
+use caveau_group::{Capabilities, Capability, KeyDigest, Mount};
 use caveau_policy::{Enforcer, ExecProcess, request};
 use caveau_protocol::{
     AgentError, AgentReply, ContainerId, ContainerStats, CreateContainer, Exec, Limits, ProcessId, ProcessSpec,
@@ -12,9 +12,9 @@ use caveau_runtime::{ContainerPlan, Ids, ProcessPlan, StdioKind, resolve_user};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    answer::{Answer, denied, done, failed, invalid, runtime},
+    answer::{Answer, denied, done, failed, invalid, no_exec, runtime},
     context::{ContainerFiles, Contents, Context, VARIABLE},
-    live::Live,
+    live::{Live, Viewer},
     outside::{Contained, Maker, Runs},
 };
 
@@ -31,6 +31,12 @@ pub(crate) struct Containers<M: Maker> {
     known: BTreeMap<ContainerId, Known<M::Container>>,
     made: u32,
 }
+
+/// A process of one of its containers.
+type ProcessOf<M> = <<M as Maker>::Container as Contained>::Process;
+
+/// Makes a process that is permitted.
+type Make<'a, M> = dyn FnMut(ExecProcess) -> Result<ProcessOf<M>, AgentError> + 'a;
 
 /// A container, and what its further processes are made from.
 struct Known<C: Contained> {
@@ -70,19 +76,23 @@ impl<M: Maker> Containers<M> {
     ) -> Answer {
         let ids = user(root, &step.process.user)?;
         let asked = asked(&step, &ids);
-        let granted = enforcer.create_container(&asked).map_err(|denial| denied(&denial))?;
+        let granted = enforcer.create_container(&asked).map_err(|denial| denied(enforcer, denial))?;
         let number = self.made.checked_add(1).ok_or_else(|| invalid("too many containers were made"))?;
         self.made = number;
         let maker = &mut self.maker;
+        let may_seal = enforcer.seals_output();
         let made = enforcer.carry_out(granted, |permit| {
             let permitted = permit.into_inner();
-            let kind = streams(&step.process, permitted.stdio);
+            let is_sealed = may_seal && !permitted.stdio;
+            // Whoever reads sealed output types nothing.
+            let sealed = StdioKind { attached: true, input: false, terminal: None };
+            let kind = if is_sealed { sealed } else { streams(&step.process, permitted.stdio) };
             let mut plan = plan(&step, permitted, kind.terminal.is_some(), ids, root, context)?;
             let files =
                 context.files(number, &plan.hostname).map_err(|error| failed("write the container's files", &error))?;
             plan.binds = context.binds(&files);
             match maker.create(&plan, kind) {
-                Ok(made) => Ok((made, plan, files)),
+                Ok(made) => Ok((made, plan, files, is_sealed)),
                 Err(error) => {
                     // The cause is what is told.
                     let _ = files.remove();
@@ -90,8 +100,13 @@ impl<M: Maker> Containers<M> {
                 }
             }
         });
-        let (container, plan, files) = made?;
-        self.live.insert(ProcessId::init(step.container.clone()), container.init().seen());
+        let (container, plan, files, is_sealed) = made?;
+        let (id, seen) = (ProcessId::init(step.container.clone()), container.init().seen());
+        if is_sealed {
+            self.live.insert_sealed(id, seen).map_err(|error| failed("keep the container's output", &error))?;
+        } else {
+            self.live.insert(id, seen, Viewer::Host);
+        }
         let known = Known {
             container,
             root: root.to_owned(),
@@ -108,13 +123,41 @@ impl<M: Maker> Containers<M> {
     /// Lets a container's first process go. That it may run was decided when it was made; now it may be too early.
     pub(crate) fn start(&mut self, id: &ContainerId, enforcer: &mut Enforcer) -> Answer {
         let known = self.find(id)?;
-        let granted = enforcer.start_container(id.as_str()).map_err(|denial| denied(&denial))?;
+        let granted = enforcer.start_container(id.as_str()).map_err(|denial| denied(enforcer, denial))?;
         enforcer.carry_out(granted, |_permit| known.container.start()).map_err(|error| runtime(&error))?;
         done()
     }
 
-    /// Runs one more process.
+    /// Runs one more process for the host.
     pub(crate) fn exec(&mut self, step: Exec, enforcer: &mut Enforcer, context: &Context) -> Answer {
+        self.execute(step, Viewer::Host, context, |asked, make| {
+            let granted = enforcer.exec_in_container(asked).map_err(|denial| denied(enforcer, denial))?;
+            enforcer.carry_out(granted, |permit| make(permit.into_inner()))
+        })
+    }
+
+    /// Runs one more process for an owner, who alone sees it.
+    pub(crate) fn owner_exec(
+        &mut self,
+        key: KeyDigest,
+        step: Exec,
+        enforcer: &mut Enforcer,
+        context: &Context,
+    ) -> Answer {
+        self.execute(step, Viewer::Owner(key), context, |asked, make| {
+            let permit = enforcer.owner_exec(Some(&key), asked).map_err(|error| no_exec(&error))?;
+            make(permit.into_inner())
+        })
+    }
+
+    /// Runs one more process as it is permitted.
+    fn execute(
+        &mut self,
+        step: Exec,
+        viewer: Viewer,
+        context: &Context,
+        permit: impl FnOnce(&request::ExecInContainer, &mut Make<'_, M>) -> Result<ProcessOf<M>, AgentError>,
+    ) -> Answer {
         let live = Arc::clone(&self.live);
         let known = self.find(&step.container)?;
         known.executed.retain(|_, (process, _)| process.exit().is_none());
@@ -138,27 +181,25 @@ impl<M: Maker> Containers<M> {
             umask: UMASK.0.to_owned(),
             capabilities: wire_capabilities(process),
         };
-        let granted = enforcer.exec_in_container(&asked).map_err(|denial| denied(&denial))?;
         let seccomp = known.seccomp.clone();
         let container = &mut known.container;
-        let made = enforcer.carry_out(granted, |permit| {
-            let permitted: ExecProcess = permit.into_inner();
+        let made = permit(&asked, &mut |permitted: ExecProcess| {
             let kind = streams(process, permitted.stdio);
             let plan = ProcessPlan {
                 args: permitted.command,
                 env: environment(permitted.env, context, &ids, kind.terminal.is_some()),
                 cwd: permitted.working_dir,
-                ids,
+                ids: ids.clone(),
                 umask: UMASK.1,
                 capabilities: capabilities(&permitted.capabilities)?,
                 no_new_privileges: permitted.no_new_privileges,
-                seccomp,
+                seccomp: seccomp.clone(),
             };
             container.execute(&plan, kind).map_err(|error| runtime(&error))
         });
         let made = made?;
         known.last_executed = number;
-        live.insert(ProcessId { container: step.container, exec: Some(number) }, made.seen());
+        live.insert(ProcessId { container: step.container, exec: Some(number) }, made.seen(), viewer);
         known.executed.insert(number, (made, asked.arg_list));
         Ok((AgentReply::Exec { exec: number }, Vec::new()))
     }
@@ -181,7 +222,7 @@ impl<M: Maker> Containers<M> {
             is_init_process: id.exec.is_none(),
             arg_list: command.clone(),
         };
-        let granted = enforcer.signal_container_process(&asked).map_err(|denial| denied(&denial))?;
+        let granted = enforcer.signal_container_process(&asked).map_err(|denial| denied(enforcer, denial))?;
         enforcer.carry_out(granted, |_permit| process.signal(signal)).map_err(|error| runtime(&error))?;
         done()
     }
@@ -189,7 +230,7 @@ impl<M: Maker> Containers<M> {
     /// What a container uses.
     pub(crate) fn stats(&mut self, id: &ContainerId, enforcer: &mut Enforcer) -> Answer {
         let known = self.find(id)?;
-        let _permit = enforcer.get_properties().map_err(|denial| denied(&denial))?;
+        let _permit = enforcer.get_properties().map_err(|denial| denied(enforcer, denial))?;
         let usage = known.container.usage().map_err(|error| runtime(&error))?;
         let (received, sent) = network_bytes();
         let stats = ContainerStats {
@@ -213,7 +254,7 @@ impl<M: Maker> Containers<M> {
             return Err(invalid(format!("container {id} runs")));
         }
         let asked = request::ShutdownContainer { container_id: id.to_string() };
-        let granted = enforcer.shutdown_container(&asked).map_err(|denial| denied(&denial))?;
+        let granted = enforcer.shutdown_container(&asked).map_err(|denial| denied(enforcer, denial))?;
         enforcer.carry_out(granted, |_permit| known.container.delete()).map_err(|error| runtime(&error))?;
         // Nothing of the container is left that could use them; should the kernel keep them, the guest's end frees them.
         let _ = known.files.remove();

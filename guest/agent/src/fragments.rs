@@ -23,7 +23,7 @@ pub(crate) fn load_fragment(envelope: &[u8], enforcer: &mut Enforcer) -> Answer 
         receipts: receipts(&opened, enforcer),
         text: text.to_owned(),
     };
-    let granted = enforcer.load_fragment(&asked).map_err(|denial| denied(&denial))?;
+    let granted = enforcer.load_fragment(&asked).map_err(|denial| denied(enforcer, denial))?;
     enforcer.carry_out(granted, |_permit| Ok::<_, AgentError>(()))?;
     done()
 }
@@ -44,7 +44,7 @@ pub(crate) fn load_trust_list(envelope: &[u8], enforcer: &mut Enforcer) -> Answe
         svn,
         ledgers: list.ledgers().iter().map(|(name, set)| (name.clone(), keys(set))).collect(),
     };
-    let granted = enforcer.load_transparency_trust_list(&asked).map_err(|denial| denied(&denial))?;
+    let granted = enforcer.load_transparency_trust_list(&asked).map_err(|denial| denied(enforcer, denial))?;
     enforcer.carry_out(granted, |_permit| Ok::<_, AgentError>(()))?;
     done()
 }

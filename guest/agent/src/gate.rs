@@ -10,17 +10,21 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use caveau_policy::{Enforcer, Platform, RecordLine, request};
 use caveau_protocol::{AgentError, AgentReply, AgentRequest, ContainerId, EventKind, Hello, LayerId, MountScratch};
+use caveau_snp::event_log::EventLogWriter;
 use caveau_storage::CorruptionWatch;
 use caveau_tee::Tee;
+use serde::Serialize;
 
 use crate::{
-    answer::{Answer, Fatal, denied, done, failed, fatal, invalid, not_started},
+    answer::{Answer, Fatal, denied, done, failed, fatal, invalid, no_right, not_started},
     attester::Attester,
+    channels::PeerStep,
     connection::Steps,
     containers::Containers,
     context::{Contents, Context},
     fragments,
     live::Live,
+    log::Noted,
     outside::{Disks, Maker, Network, Placed, Source},
     timeline::Timeline,
 };
@@ -62,6 +66,7 @@ pub(crate) struct Gate<D: Disks, M: Maker> {
 struct InForce {
     enforcer: Enforcer,
     context: Context,
+    log: EventLogWriter,
 }
 
 impl<D: Disks, M: Maker> Gate<D, M> {
@@ -102,12 +107,16 @@ impl<D: Disks, M: Maker> Gate<D, M> {
         &mut self,
         step: AgentRequest,
         body: &[u8],
-        InForce { enforcer, context }: &mut InForce,
+        InForce { enforcer, context, log }: &mut InForce,
     ) -> Answer {
         match step {
             AgentRequest::Attest { nonce } => {
                 let _permit = enforcer.attest().map_err(|error| not_started(&error))?;
                 self.attester.attest(&nonce)
+            }
+            AgentRequest::AttestLog { nonce } => {
+                let _permit = enforcer.attest().map_err(|error| not_started(&error))?;
+                self.attester.attest_log(&nonce, log)
             }
             AgentRequest::CreateContainer(create) => {
                 let overlay = self.overlays.get(&create.container);
@@ -132,7 +141,35 @@ impl<D: Disks, M: Maker> Gate<D, M> {
             AgentRequest::TakeRequests => Ok(kept_requests(enforcer)),
             AgentRequest::UnmountLayer { layer } => self.unmount_layer(layer, enforcer),
             AgentRequest::UnmountOverlay { container } => self.unmount_overlay(&container, enforcer),
+            AgentRequest::Containers | AgentRequest::Denials { .. } | AgentRequest::ReadLog { .. } => {
+                Err(invalid("this is for owners, over a channel"))
+            }
             _ => Err(invalid("this request is not a step")),
+        }
+    }
+
+    /// Does what somebody at the other end of a channel asks for.
+    fn step_of_peer(&mut self, step: PeerStep, InForce { enforcer, context, log }: &mut InForce) -> Answer {
+        match step {
+            PeerStep::Hello => Ok((AgentReply::Hello(self.hello.clone()), Vec::new())),
+            PeerStep::Attest { nonce, exporter } => {
+                let _permit = enforcer.attest().map_err(|error| not_started(&error))?;
+                self.attester.attest_channel(&nonce, &exporter)
+            }
+            PeerStep::Denials { key, after } => {
+                let permit = enforcer.owner_denials(key.as_ref()).map_err(|error| no_right(&error))?;
+                Ok((AgentReply::Denials, lines(&enforcer.denials(permit, after))))
+            }
+            PeerStep::Exec { key, exec } => {
+                let noted = Noted::of_owner(&key, &exec);
+                let answer = self.containers.owner_exec(key, *exec, enforcer, context);
+                noted.add(&answer, log);
+                answer
+            }
+            PeerStep::Logs { key } => {
+                let _permit = enforcer.owner_logs(key.as_ref()).map_err(|error| no_right(&error))?;
+                done()
+            }
         }
     }
 
@@ -158,14 +195,15 @@ impl<D: Disks, M: Maker> Gate<D, M> {
             restricted.map_err(|error| failed("put the policy's network rules in force", &error))?;
         }
         let digest = enforcer.policy().digest().to_string();
-        self.in_force = Some(InForce { enforcer, context });
+        let log = EventLogWriter::new(*enforcer.policy().digest().as_bytes());
+        self.in_force = Some(InForce { enforcer, context, log });
         Ok((AgentReply::Policy { digest }, Vec::new()))
     }
 
     fn mount_layer(&mut self, step: &caveau_protocol::MountLayer, enforcer: &mut Enforcer) -> Answer {
         let number = self.last_layer.checked_add(1).ok_or_else(|| invalid("too many layers were mounted"))?;
         let asked = request::MountDevice { target: Platform::layer_target(number), device_hash: step.root.clone() };
-        let granted = enforcer.mount_device(&asked).map_err(|denial| denied(&denial))?;
+        let granted = enforcer.mount_device(&asked).map_err(|denial| denied(enforcer, denial))?;
         self.last_layer = number;
         let disks = &self.disks;
         let layer = enforcer
@@ -180,7 +218,7 @@ impl<D: Disks, M: Maker> Gate<D, M> {
     fn unmount_layer(&mut self, id: LayerId, enforcer: &mut Enforcer) -> Answer {
         let layer = self.layers.get(&id).ok_or_else(|| unknown_layer(id))?;
         let asked = request::Unmount { unmount_target: layer.target().display().to_string() };
-        let granted = enforcer.unmount_device(&asked).map_err(|denial| denied(&denial))?;
+        let granted = enforcer.unmount_device(&asked).map_err(|denial| denied(enforcer, denial))?;
         let disks = &self.disks;
         enforcer
             .carry_out(granted, |permit| disks.unmount_layer(permit, layer))
@@ -217,7 +255,7 @@ impl<D: Disks, M: Maker> Gate<D, M> {
         enforcer: &mut Enforcer,
     ) -> Result<D::Scratch, AgentError> {
         let asked = request::ScratchMount { target, encrypted: true, medium };
-        let granted = enforcer.scratch_mount(&asked).map_err(|denial| denied(&denial))?;
+        let granted = enforcer.scratch_mount(&asked).map_err(|denial| denied(enforcer, denial))?;
         let source = match (disk, step) {
             (Some(disk), _) => Source::Disk(disk),
             (None, MountScratch::Memory { bytes }) => Source::Memory { bytes: *bytes },
@@ -233,7 +271,8 @@ impl<D: Disks, M: Maker> Gate<D, M> {
         let Some(disk) = disk else { return error };
         let asked = request::Unmount { unmount_target: disk.target().display().to_string() };
         let disks = &self.disks;
-        let unmounted = enforcer.rw_unmount_device(&asked).map_err(|denial| denied(&denial)).and_then(|granted| {
+        let granted = enforcer.rw_unmount_device(&asked).map_err(|denial| denied(enforcer, denial));
+        let unmounted = granted.and_then(|granted| {
             let unmounted = enforcer.carry_out(granted, |permit| disks.unmount_disk(permit, &disk));
             unmounted.map_err(|error| failed("unmount the disk", &error))
         });
@@ -250,7 +289,7 @@ impl<D: Disks, M: Maker> Gate<D, M> {
             ensure_filesystem: true,
             filesystem: "ext4".to_owned(),
         };
-        let granted = enforcer.rw_mount_device(&asked).map_err(|denial| denied(&denial))?;
+        let granted = enforcer.rw_mount_device(&asked).map_err(|denial| denied(enforcer, denial))?;
         let disks = &self.disks;
         enforcer
             .carry_out(granted, |permit| disks.mount_disk(permit, lun))
@@ -272,7 +311,7 @@ impl<D: Disks, M: Maker> Gate<D, M> {
             layer_paths,
             target: Platform::overlay_target(step.container.as_str()),
         };
-        let granted = enforcer.mount_overlay(&asked).map_err(|denial| denied(&denial))?;
+        let granted = enforcer.mount_overlay(&asked).map_err(|denial| denied(enforcer, denial))?;
         let disks = &self.disks;
         let overlay = enforcer
             .carry_out(granted, |permit| disks.mount_overlay(permit, scratch))
@@ -285,7 +324,7 @@ impl<D: Disks, M: Maker> Gate<D, M> {
         let overlay = self.overlays.get(container);
         let overlay = overlay.ok_or_else(|| invalid(format!("container {container} has no overlay")))?;
         let asked = request::Unmount { unmount_target: overlay.target().display().to_string() };
-        let granted = enforcer.unmount_overlay(&asked).map_err(|denial| denied(&denial))?;
+        let granted = enforcer.unmount_overlay(&asked).map_err(|denial| denied(enforcer, denial))?;
         let disks = &self.disks;
         enforcer
             .carry_out(granted, |permit| disks.unmount_overlay(permit, overlay))
@@ -296,6 +335,15 @@ impl<D: Disks, M: Maker> Gate<D, M> {
 }
 
 impl<D: Disks, M: Maker> Steps for Gate<D, M> {
+    fn peer_step(&mut self, step: PeerStep) -> Answer {
+        let Some(mut in_force) = self.in_force.take() else {
+            return Err(invalid("no policy is in force yet"));
+        };
+        let answer = self.step_of_peer(step, &mut in_force);
+        self.in_force = Some(in_force);
+        answer
+    }
+
     fn step(&mut self, step: AgentRequest, body: Vec<u8>) -> Answer {
         match step {
             AgentRequest::Hello => Ok((AgentReply::Hello(self.hello.clone()), Vec::new())),
@@ -312,7 +360,11 @@ impl<D: Disks, M: Maker> Steps for Gate<D, M> {
                 let Some(mut in_force) = self.in_force.take() else {
                     return Err(invalid("no policy is in force: set_policy comes first"));
                 };
+                let noted = Noted::of(&other, &body);
                 let answer = self.permitted_step(other, &body, &mut in_force);
+                if let Some(noted) = noted {
+                    noted.add(&answer, &mut in_force.log);
+                }
                 self.in_force = Some(in_force);
                 answer
             }
@@ -323,13 +375,14 @@ impl<D: Disks, M: Maker> Steps for Gate<D, M> {
 /// What was asked of the policy, as lines of a record.
 fn kept_requests(enforcer: &mut Enforcer) -> (AgentReply, Vec<u8>) {
     let kept = enforcer.take_requests();
-    let mut lines = Vec::new();
-    for request in kept.requests {
-        // Texts, numbers and lists of them always serialise.
-        lines.extend(serde_json::to_vec(&RecordLine::Request(request)).unwrap_or_default());
-        lines.push(b'\n');
-    }
-    (AgentReply::Requests { lost: kept.lost }, lines)
+    let requests: Vec<_> = kept.requests.into_iter().map(RecordLine::Request).collect();
+    (AgentReply::Requests { lost: kept.lost }, lines(&requests))
+}
+
+/// A JSON object a line.
+fn lines(values: &[impl Serialize]) -> Vec<u8> {
+    // Texts, numbers and lists of them always serialise.
+    values.iter().flat_map(|value| [serde_json::to_vec(value).unwrap_or_default(), vec![b'\n']].concat()).collect()
 }
 
 fn unknown_layer(id: LayerId) -> AgentError {

@@ -37,6 +37,7 @@
 mod answer;
 mod attester;
 mod boot;
+mod channels;
 mod connection;
 mod containers;
 mod context;
@@ -46,9 +47,11 @@ mod events;
 mod fragments;
 mod gate;
 mod live;
+mod log;
 mod netlink;
 mod outside;
 mod port;
+mod sealed;
 mod timeline;
 
 use std::{fs::File, io::Write as _, process::ExitCode, sync::Arc};

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use caveau_group::KeyDigest;
 use caveau_protocol::{AgentReply, ContainerId, EventKind, Exit, MAX_CHUNK, Output, ProcessId, Stream, TerminalSize};
 use caveau_runtime::{ExitStatus, Stdio, Watch};
 use rustix::{
@@ -19,6 +20,7 @@ use crate::{
     answer::{Answer, failed, invalid},
     containers::terminal_size,
     events::Events,
+    sealed::Sealed,
 };
 
 /// Longest wait of one request.
@@ -59,10 +61,22 @@ impl Seen for Watch {
     }
 }
 
+/// Who sees a process's streams and its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Viewer {
+    /// The host.
+    Host,
+    /// The owner who had it run.
+    Owner(KeyDigest),
+}
+
 /// A process that somebody may wait for.
 #[derive(Clone, Debug)]
 struct Watched {
     watch: Arc<dyn Seen>,
+    viewer: Viewer,
+    /// Whether its output is kept from its viewer: see [`Sealed`].
+    is_sealed: bool,
     announced: bool,
     heard: Heard,
 }
@@ -78,10 +92,19 @@ struct Heard {
 impl Watched {
     /// Whether the host has heard all there ever will be: then nothing is lost where the process is forgotten.
     fn is_heard(&self) -> bool {
-        let stdio = self.watch.stdio();
         self.heard.exit
-            && (self.heard.output || stdio.output().is_none())
-            && (self.heard.error || stdio.error().is_none())
+            && (self.heard.output || self.output(Stream::Stdout).is_none())
+            && (self.heard.error || self.output(Stream::Stderr).is_none())
+    }
+
+    /// A stream that its viewer may read.
+    fn output(&self, stream: Stream) -> Option<BorrowedFd<'_>> {
+        let stdio = self.watch.stdio();
+        match stream {
+            _ if self.is_sealed => None,
+            Stream::Stdout => stdio.output(),
+            Stream::Stderr => stdio.error(),
+        }
     }
 }
 
@@ -94,18 +117,41 @@ pub(crate) struct Live {
     patience: Duration,
     /// What happened.
     pub(crate) events: Events,
+    /// Output that the host does not get.
+    pub(crate) sealed: Arc<Sealed>,
 }
 
 impl Default for Live {
     fn default() -> Self {
-        Self { processes: Mutex::default(), ended: Condvar::new(), patience: INPUT, events: Events::default() }
+        Self {
+            processes: Mutex::default(),
+            ended: Condvar::new(),
+            patience: INPUT,
+            events: Events::default(),
+            sealed: Arc::default(),
+        }
     }
 }
 
 impl Live {
     /// A process was made. Of those in its container that have ended, and of which the host has heard everything, the
     /// oldest are forgotten: a container in which something is executed every second must not fill the guest.
-    pub(crate) fn insert(&self, id: ProcessId, watch: Arc<dyn Seen>) {
+    pub(crate) fn insert(&self, id: ProcessId, watch: Arc<dyn Seen>, viewer: Viewer) {
+        self.add(id, Watched { watch, viewer, is_sealed: false, announced: false, heard: Heard::default() });
+    }
+
+    /// A process was made whose output the host does not get, and owners may read.
+    ///
+    /// # Errors
+    /// Where threads that read it cannot be started.
+    pub(crate) fn insert_sealed(&self, id: ProcessId, watch: Arc<dyn Seen>) -> io::Result<()> {
+        self.sealed.keep(&id.container, &watch)?;
+        let viewer = Viewer::Host;
+        self.add(id, Watched { watch, viewer, is_sealed: true, announced: false, heard: Heard::default() });
+        Ok(())
+    }
+
+    fn add(&self, id: ProcessId, watched: Watched) {
         let mut processes = self.lock();
         let executed = processes.iter().filter(|(other, _)| other.container == id.container && other.exec.is_some());
         let heard: Vec<ProcessId> =
@@ -113,7 +159,7 @@ impl Live {
         for oldest in heard.iter().take((heard.len().saturating_add(1)).saturating_sub(KEPT_HEARD)) {
             processes.remove(oldest);
         }
-        processes.insert(id, Watched { watch, announced: false, heard: Heard::default() });
+        processes.insert(id, watched);
         drop(processes);
         // It may have ended before it was known here.
         self.exited();
@@ -129,7 +175,13 @@ impl Live {
 
     /// How many containers there are.
     pub(crate) fn containers(&self) -> usize {
-        self.lock().keys().filter(|id| id.exec.is_none()).count()
+        self.container_ids().len()
+    }
+
+    /// The containers that there are.
+    pub(crate) fn container_ids(&self) -> Vec<ContainerId> {
+        let processes = self.lock();
+        processes.keys().filter(|id| id.exec.is_none()).map(|id| id.container.clone()).collect()
     }
 
     /// A container and all its processes are gone.
@@ -152,17 +204,15 @@ impl Live {
     }
 
     /// Output of a process: what there is, or the end, or nothing within the time.
-    pub(crate) fn read(&self, id: &ProcessId, stream: Stream, max: u32, limit: Duration) -> Answer {
-        let process = self.find(id)?;
+    pub(crate) fn read(&self, id: &ProcessId, viewer: Viewer, stream: Stream, max: u32, limit: Duration) -> Answer {
+        let process = self.find(id, viewer)?;
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         if !(1..=MAX_CHUNK).contains(&max) {
             return Err(invalid(format!("invalid number of bytes {max}: ask for 1 to {MAX_CHUNK}")));
         }
-        let source = match stream {
-            Stream::Stdout => process.watch.stdio().output(),
-            Stream::Stderr => process.watch.stdio().error(),
+        let Some(source) = process.output(stream) else {
+            return Ok((AgentReply::Output(Output { eof: true }), Vec::new()));
         };
-        let Some(source) = source else { return Ok((AgentReply::Output(Output { eof: true }), Vec::new())) };
         let mut bytes = vec![0; max];
         let count =
             read_within(source, &mut bytes, limit.min(LONGEST)).map_err(|error| failed("read output", &error))?;
@@ -178,8 +228,8 @@ impl Live {
     }
 
     /// Hands input to a process, as much as it takes within a while.
-    pub(crate) fn write(&self, id: &ProcessId, bytes: &[u8]) -> Answer {
-        let process = self.find(id)?;
+    pub(crate) fn write(&self, id: &ProcessId, viewer: Viewer, bytes: &[u8]) -> Answer {
+        let process = self.find(id, viewer)?;
         if bytes.len() > MAX_CHUNK {
             return Err(invalid(format!("input of {} bytes: send at most {MAX_CHUNK}", bytes.len())));
         }
@@ -205,14 +255,14 @@ impl Live {
     }
 
     /// Closes a process's input.
-    pub(crate) fn close_input(&self, id: &ProcessId) -> Answer {
-        self.find(id)?.watch.stdio().close_input();
+    pub(crate) fn close_input(&self, id: &ProcessId, viewer: Viewer) -> Answer {
+        self.find(id, viewer)?.watch.stdio().close_input();
         crate::answer::done()
     }
 
     /// Tells a process's terminal its size.
-    pub(crate) fn resize(&self, id: &ProcessId, size: TerminalSize) -> Answer {
-        self.find(id)?
+    pub(crate) fn resize(&self, id: &ProcessId, viewer: Viewer, size: TerminalSize) -> Answer {
+        self.find(id, viewer)?
             .watch
             .stdio()
             .resize(terminal_size(size))
@@ -221,11 +271,12 @@ impl Live {
     }
 
     /// How a process ended, waited for until `limit` is over.
-    pub(crate) fn wait(&self, id: &ProcessId, limit: Duration) -> Answer {
+    pub(crate) fn wait(&self, id: &ProcessId, viewer: Viewer, limit: Duration) -> Answer {
         let end = Instant::now().checked_add(limit.min(LONGEST)).ok_or_else(|| invalid("the time is too long"))?;
         let mut processes = self.lock();
         loop {
-            let process = processes.get_mut(id).ok_or_else(|| unknown(id))?;
+            let process = processes.get_mut(id).filter(|process| process.viewer == viewer);
+            let process = process.ok_or_else(|| unknown(id))?;
             if let Some(status) = process.watch.exit() {
                 process.heard.exit = true;
                 let exit = Exit { code: status.code, out_of_memory: process.watch.out_of_memory() };
@@ -243,8 +294,10 @@ impl Live {
         }
     }
 
-    fn find(&self, id: &ProcessId) -> Result<Watched, caveau_protocol::AgentError> {
-        self.lock().get(id).cloned().ok_or_else(|| unknown(id))
+    /// The process, where it is this one's to see: of others' it is not told that there are any.
+    fn find(&self, id: &ProcessId, viewer: Viewer) -> Result<Watched, caveau_protocol::AgentError> {
+        let processes = self.lock();
+        processes.get(id).filter(|process| process.viewer == viewer).cloned().ok_or_else(|| unknown(id))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Watched>> {
@@ -260,7 +313,7 @@ fn unknown(id: &ProcessId) -> caveau_protocol::AgentError {
 }
 
 /// What can be read within the time: the count, 0 for the end; absent where there is nothing.
-fn read_within(source: BorrowedFd<'_>, bytes: &mut [u8], limit: Duration) -> io::Result<Option<usize>> {
+pub(crate) fn read_within(source: BorrowedFd<'_>, bytes: &mut [u8], limit: Duration) -> io::Result<Option<usize>> {
     let end = Instant::now().checked_add(limit);
     loop {
         match rustix::io::read(source, &mut *bytes) {
@@ -279,7 +332,7 @@ fn read_within(source: BorrowedFd<'_>, bytes: &mut [u8], limit: Duration) -> io:
 }
 
 /// Waits until a descriptor is ready, or the time is over.
-fn wait_for(descriptor: BorrowedFd<'_>, what: PollFlags, limit: Duration) -> io::Result<()> {
+pub(crate) fn wait_for(descriptor: BorrowedFd<'_>, what: PollFlags, limit: Duration) -> io::Result<()> {
     let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
     match poll(&mut [PollFd::from_borrowed_fd(descriptor, what)], Some(&limit)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -319,7 +372,7 @@ pub(crate) mod tests {
 
     impl Running {
         /// With pipes: itself, and its own ends.
-        fn attached() -> (Arc<Self>, [OwnedFd; 3]) {
+        pub(crate) fn attached() -> (Arc<Self>, [OwnedFd; 3]) {
             let user = rustix::process::getuid().as_raw();
             let ids = Ids { uid: user, gid: rustix::process::getgid().as_raw(), ..Ids::default() };
             let kind = StdioKind { attached: true, input: true, terminal: None };
@@ -333,6 +386,7 @@ pub(crate) mod tests {
         }
     }
 
+    const HOST: Viewer = Viewer::Host;
     const SHORT: Duration = Duration::from_millis(1);
 
     fn container() -> ContainerId {
@@ -344,7 +398,7 @@ pub(crate) mod tests {
     }
 
     fn output(live: &Live, id: &ProcessId, stream: Stream) -> Result<(Vec<u8>, bool), ErrorKind> {
-        match live.read(id, stream, 100, SHORT) {
+        match live.read(id, HOST, stream, 100, SHORT) {
             Ok((AgentReply::Output(output), bytes)) => Ok((bytes, output.eof)),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.kind),
@@ -355,7 +409,7 @@ pub(crate) mod tests {
     fn ended(live: &Live, number: u32, text: &str) {
         let (process, ends) = Running::attached();
         std::fs::File::from(ends.map(Some)[1].take().unwrap()).write_all(text.as_bytes()).unwrap();
-        live.insert(executed(number), process.clone());
+        live.insert(executed(number), process.clone(), HOST);
         process.end(live, 3);
     }
 
@@ -366,7 +420,7 @@ pub(crate) mod tests {
             ended(&live, number, "words");
         }
         assert_eq!(output(&live, &executed(0), Stream::Stdout), Ok((b"words".to_vec(), false)));
-        assert!(live.wait(&executed(0), SHORT).is_ok());
+        assert!(live.wait(&executed(0), HOST, SHORT).is_ok());
     }
 
     #[test]
@@ -376,7 +430,7 @@ pub(crate) mod tests {
             ended(&live, number, "");
             assert_eq!(output(&live, &executed(number), Stream::Stdout), Ok((vec![], true)));
             assert_eq!(output(&live, &executed(number), Stream::Stderr), Ok((vec![], true)));
-            assert!(live.wait(&executed(number), SHORT).is_ok());
+            assert!(live.wait(&executed(number), HOST, SHORT).is_ok());
         }
         assert_eq!(output(&live, &executed(0), Stream::Stdout), Err(ErrorKind::Invalid));
         assert_eq!(live.lock().len(), KEPT_HEARD);
@@ -388,12 +442,12 @@ pub(crate) mod tests {
         for number in 0..MAX_UNHEARD as u32 {
             assert!(live.has_room(&container()));
             let process = Arc::new(Running::default());
-            live.insert(executed(number), process.clone());
+            live.insert(executed(number), process.clone(), HOST);
             process.end(&live, 0);
         }
         assert!(!live.has_room(&container()));
         assert!(live.has_room(&ContainerId::from_bytes([8; 32])));
-        live.wait(&executed(0), SHORT).unwrap();
+        live.wait(&executed(0), HOST, SHORT).unwrap();
         assert!(live.has_room(&container()));
     }
 
@@ -401,8 +455,8 @@ pub(crate) mod tests {
     fn input_without_room_is_counted_and_comes_whole_afterwards() {
         let live = Live { patience: SHORT, ..Live::default() };
         let (process, [input, ..]) = Running::attached();
-        live.insert(executed(1), process);
-        let written = |bytes: &[u8]| match live.write(&executed(1), bytes) {
+        live.insert(executed(1), process, HOST);
+        let written = |bytes: &[u8]| match live.write(&executed(1), HOST, bytes) {
             Ok((AgentReply::Written { bytes }, _)) => bytes as usize,
             other => panic!("{other:?}"),
         };
@@ -422,9 +476,43 @@ pub(crate) mod tests {
         }
         assert_eq!((seen, written(b"y")), (sum, 1));
         drop(input);
-        assert_eq!(live.write(&executed(1), b"z").unwrap_err().kind, ErrorKind::Failed);
-        live.close_input(&executed(1)).unwrap();
-        assert_eq!(live.write(&executed(1), b"z").unwrap_err().kind, ErrorKind::Invalid);
+        assert_eq!(live.write(&executed(1), HOST, b"z").unwrap_err().kind, ErrorKind::Failed);
+        live.close_input(&executed(1), HOST).unwrap();
+        assert_eq!(live.write(&executed(1), HOST, b"z").unwrap_err().kind, ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn what_is_anothers_is_not_there() {
+        let live = Live::default();
+        let (process, ends) = Running::attached();
+        let owner = Viewer::Owner(KeyDigest::of(b"one"));
+        live.insert(executed(1), process.clone(), owner);
+        std::fs::File::from(ends.map(Some)[1].take().unwrap()).write_all(b"secret").unwrap();
+        process.end(&live, 0);
+        for other in [HOST, Viewer::Owner(KeyDigest::of(b"two"))] {
+            assert!(live.read(&executed(1), other, Stream::Stdout, 9, SHORT).is_err());
+            assert!(live.wait(&executed(1), other, SHORT).is_err());
+            assert!(live.write(&executed(1), other, b"x").is_err());
+            assert!(live.close_input(&executed(1), other).is_err());
+            assert!(live.resize(&executed(1), other, TerminalSize::default()).is_err());
+        }
+        assert_eq!(live.read(&executed(1), owner, Stream::Stdout, 9, SHORT).unwrap().1, b"secret");
+        assert!(live.wait(&executed(1), owner, SHORT).is_ok());
+    }
+
+    #[test]
+    fn sealed_output_is_at_its_end_for_the_host() {
+        let live = Live::default();
+        let (process, ends) = Running::attached();
+        let init = ProcessId::init(container());
+        live.insert_sealed(init.clone(), process.clone()).unwrap();
+        std::fs::File::from(ends.map(Some)[1].take().unwrap()).write_all(b"secret").unwrap();
+        let (reply, bytes) = live.read(&init, HOST, Stream::Stdout, 9, SHORT).unwrap();
+        assert_eq!((reply, bytes), (AgentReply::Output(Output { eof: true }), vec![]));
+        assert_eq!(live.sealed.read(None, Stream::Stdout, 0, 9, LONGEST).unwrap().1, b"secret");
+        process.end(&live, 4);
+        let exit = Exit { code: 4, out_of_memory: false };
+        assert_eq!(live.wait(&init, HOST, SHORT).unwrap().0, AgentReply::Exit(Some(exit)));
     }
 
     #[test]
@@ -432,11 +520,11 @@ pub(crate) mod tests {
         let live = Live::default();
         let first = ProcessId::init(container());
         let process = Arc::new(Running::default());
-        live.insert(first.clone(), process.clone());
+        live.insert(first.clone(), process.clone(), HOST);
         assert_eq!(live.containers(), 1);
-        assert_eq!(live.wait(&first, SHORT).unwrap().0, AgentReply::Exit(None));
+        assert_eq!(live.wait(&first, HOST, SHORT).unwrap().0, AgentReply::Exit(None));
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| live.wait(&first, LONGEST).unwrap().0);
+            let waiting = scope.spawn(|| live.wait(&first, HOST, LONGEST).unwrap().0);
             process.end(&live, 9);
             let exit = Exit { code: 9, out_of_memory: false };
             assert_eq!(waiting.join().unwrap(), AgentReply::Exit(Some(exit)));
@@ -445,6 +533,6 @@ pub(crate) mod tests {
         assert_eq!(live.events.next(0, SHORT).unwrap().number, 1);
         assert_eq!(live.events.next(1, SHORT), None);
         live.remove(&container());
-        assert_eq!(live.wait(&first, SHORT).unwrap_err().kind, ErrorKind::Invalid);
+        assert_eq!(live.wait(&first, HOST, SHORT).unwrap_err().kind, ErrorKind::Invalid);
     }
 }

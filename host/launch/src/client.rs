@@ -232,8 +232,20 @@ impl Group {
     /// # Errors
     /// [`GroupError`].
     pub fn attest(&self, nonce: Nonce) -> Result<Report, GroupError> {
-        match self.call(AgentRequest::Attest { nonce }, Vec::new())? {
-            (AgentReply::Report(report), _) => Ok(report),
+        Ok(self.report(AgentRequest::Attest { nonce })?.0)
+    }
+
+    /// A report over `nonce` and what the guest did so far, and the log of that.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub fn attest_log(&self, nonce: Nonce) -> Result<(Report, Vec<u8>), GroupError> {
+        self.report(AgentRequest::AttestLog { nonce })
+    }
+
+    fn report(&self, request: AgentRequest) -> Result<(Report, Vec<u8>), GroupError> {
+        match self.call(request, Vec::new())? {
+            (AgentReply::Report(report), body) => Ok((report, body)),
             _ => Err(GroupError::Unexpected(self.folder.name().clone())),
         }
     }

@@ -1,6 +1,9 @@
 //! What is to be launched: one group, complete, as a value that can be written down.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use caveau_group::MAX_LAYERS;
 use caveau_protocol::{CreateContainer, MAX_CONTAINERS};
@@ -70,6 +73,9 @@ pub struct LaunchPlan {
     pub scratch: Scratch,
     /// Published ports.
     pub ports: Vec<PortForward>,
+    /// Where whoever wants to talk to the guest itself may connect to; absent is nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_address: Option<SocketAddr>,
     /// The policy's text; SHA-256 of it becomes HOST_DATA.
     pub policy: String,
     /// Signed pieces of policy that the guest loads after it, in this order.
@@ -422,6 +428,7 @@ pub(crate) mod tests {
             layers: vec![LayerFile { path: "/cache/layer".into(), root: "ab".repeat(32) }],
             scratch: Scratch::Encrypted { bytes: 64 << 20, folder: "/var/tmp".into() },
             ports: vec!["8080:80".parse().unwrap()],
+            owner_address: None,
             policy: "package policy\n".into(),
             pieces: vec![],
             host_certificates: None,

@@ -2,6 +2,7 @@
 
 mod examples;
 mod fragment;
+mod owner;
 mod policy;
 mod run;
 mod signing;
@@ -15,10 +16,11 @@ pub(crate) use fragment::{
     FRAGMENT_CONTENT, Fragment, FragmentAttach, FragmentChain, FragmentDiscover, FragmentGenerate, FragmentInspect,
     FragmentSign,
 };
+pub(crate) use owner::{Owner, OwnerExec, OwnerLogs, Session};
 pub(crate) use policy::{ConvertTo, Policy, SeverityChoice};
 pub(crate) use run::{ContainerOptions, Fetch, GuestFolder, Pull, Run, Source, TeeChoice, Vm};
 pub(crate) use signing::{FormChoice, Signing};
-pub(crate) use verify::{ProfileChoice, Verify};
+pub(crate) use verify::{Expected, ProfileChoice, Verify};
 
 /// Run standard container images in an attested VM of their own.
 #[derive(Debug, Parser)]
@@ -64,6 +66,9 @@ pub(crate) enum Command {
     Fragment(Fragment),
     /// Get a signed proof of what a running group is.
     Attest(Attest),
+    /// Talk to a guest itself, as one of the owners that its policy names: the host carries it and cannot read it.
+    #[command(subcommand, after_help = examples::OWNER)]
+    Owner(Owner),
     /// Check a proof against your own expectations.
     Verify(Box<Verify>),
     /// Compute the launch digest that a secure processor would measure.
@@ -187,7 +192,14 @@ pub(crate) struct Rm {
 #[command(after_help = examples::ATTEST)]
 pub(crate) struct Attest {
     /// The group.
-    pub(crate) name: String,
+    #[arg(required_unless_present = "connect")]
+    pub(crate) name: Option<String>,
+    /// Ask the guest itself over the network: evidence of this very session, which nobody in between can pass on.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "name")]
+    pub(crate) connect: Option<crate::channel::Address>,
+    /// With what the guest did so far: its event log, which the report binds.
+    #[arg(long, conflicts_with = "connect")]
+    pub(crate) events: bool,
     /// 16 to 64 fresh bytes as hexadecimal digits, chosen by whoever wants the proof.
     #[arg(long, value_name = "HEX")]
     pub(crate) nonce: String,

@@ -1,17 +1,19 @@
 //! From an image and options to a container of the group, and to the request that makes it.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result, bail};
+use caveau_fragment::{PrivateKey, pem::blocks};
 use caveau_group::{
-    Capability, Container, EnvRule, Group, ImageParts, Listener, Mount, NetworkRules, Overrides, Permissions, Protocol,
+    Capability, Container, EnvRule, Group, ImageParts, KeyDigest, Listener, Mount, NetworkRules, Overrides, Owner,
+    Owners, Permissions, Protocol, Right,
 };
 use caveau_launch::{PortForward, Transport};
 use caveau_policy::PAST_NETWORK_RULES;
 use caveau_protocol::{Capabilities, ContainerId, CreateContainer, Limits, ProcessSpec, TerminalSize, TmpfsMount};
 use caveau_registry::Image;
 
-use crate::{args::ContainerOptions, ui, units, words};
+use crate::{args::ContainerOptions, files, ui, units, words};
 
 /// How a process's streams are set up; not the policy's matter but for `stdio`.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +114,36 @@ fn capabilities(options: &ContainerOptions) -> Result<(Vec<Capability>, Vec<Capa
 /// Where a rule for the network is not of its form.
 pub(crate) fn group(container: Container, options: &ContainerOptions) -> Result<Group> {
     let permissions = Permissions { memory_scratch: options.memory_scratch, ..Permissions::default() };
-    Ok(Group { containers: vec![container], permissions, network: network(options)? })
+    Ok(Group { containers: vec![container], permissions, network: network(options)?, owners: owners(options)? })
+}
+
+/// The owners.
+fn owners(options: &ContainerOptions) -> Result<Owners> {
+    let owner = |text: &String| -> Result<Owner> {
+        let (key, rights) = match text.rsplit_once('=') {
+            Some((key, rights)) => (key, rights.split(',').map(str::parse).collect::<Result<_, _>>()?),
+            None => (text.as_str(), Right::ALL.into()),
+        };
+        Ok(Owner { key: key.parse().or_else(|_| owner_key(Path::new(key)))?, may: rights })
+    };
+    let owners = options.owner.iter().map(|text| owner(text).with_context(|| format!("--owner {text}")));
+    Ok(Owners::try_from(owners.collect::<Result<Vec<_>>>()?).context("--owner")?)
+}
+
+/// By what policies know the key in a file: a public one, or the public part of a private one, in PEM.
+///
+/// # Errors
+/// Where there is none in it.
+pub(crate) fn owner_key(file: &Path) -> Result<KeyDigest> {
+    let text = files::read_text(file, files::MAX_DOCUMENT)?;
+    let failed = || format!("failed to use {}", file.display());
+    let public = blocks(&text).with_context(failed)?.into_iter().find(|block| block.label == "PUBLIC KEY");
+    match public {
+        Some(block) => Ok(KeyDigest::of(&block.der)),
+        None => Ok(KeyDigest::of(
+            &PrivateKey::from_pem(&text).and_then(|key| Ok(key.public_key()?.to_spki())).with_context(failed)?,
+        )),
+    }
 }
 
 /// The ports that are forwarded.

@@ -4,6 +4,7 @@
 //! The same program is the supervisor of each group and its software secure processor (`__supervise`, `__softsp`).
 
 mod args;
+mod channel;
 mod commands;
 mod container;
 mod endorsement;
@@ -23,7 +24,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::{
-    args::{Cli, Command},
+    args::{Cli, Command, Owner},
     exit::{CodedError, ENGINE_FAILED, FAILURE, Outcome},
 };
 
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         Command::SoftSp(internal) => return caveau_softsp::serve(&internal.arguments),
         _ => {}
     }
-    let as_docker = matches!(cli.command, Command::Run(_) | Command::Exec(_));
+    let as_docker = matches!(cli.command, Command::Run(_) | Command::Exec(_) | Command::Owner(Owner::Exec(_)));
     match dispatch(cli) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
@@ -81,6 +82,7 @@ fn dispatch(cli: Cli) -> Result<Outcome> {
         Command::Policy(command) => commands::policy::run(command, json, quiet),
         Command::Fragment(command) => commands::fragment::run(command, json, quiet),
         Command::Attest(command) => commands::attest::run(&command, quiet),
+        Command::Owner(command) => commands::owner::run(command, json, quiet),
         Command::Verify(command) => commands::verify::run(&command, json, quiet),
         Command::Measure(command) => commands::measure::run(&command, json),
         Command::Guest(command) => commands::guest::run(command, json, quiet),

@@ -134,11 +134,11 @@ fn forward_signals(mut input: Input, terminal: bool) -> Result<()> {
 }
 
 /// This terminal in raw mode; as before when dropped.
-struct RawTerminal(Termios);
+pub(crate) struct RawTerminal(Termios);
 
 impl RawTerminal {
     /// Raw mode, where standard input is a terminal.
-    fn enter() -> Result<Option<Self>> {
+    pub(crate) fn enter() -> Result<Option<Self>> {
         if !io::stdin().is_terminal() {
             return Ok(None);
         }

@@ -133,6 +133,12 @@ impl PrivateKey {
         Ok(Self { kind: KeyKind::Rsa, der: Zeroizing::new(der.as_ref().to_vec()), pair: Pair::Rsa(pair) })
     }
 
+    /// The key in DER: PKCS #8.
+    #[must_use]
+    pub fn to_pkcs8(&self) -> &[u8] {
+        &self.der
+    }
+
     /// The key in PEM, as PKCS #8.
     #[must_use]
     pub fn to_pem(&self) -> Zeroizing<String> {

@@ -53,6 +53,8 @@ pub fn diff(a: &PolicyDocument, b: &PolicyDocument) -> Vec<Difference> {
     compare("policy", "caveau.memory_scratch", Some(extension(a)), Some(extension(b)), &mut found);
     let network = |document: &PolicyDocument| document.policy.network().map(|rules| canonical(&json!(rules)));
     compare("policy", "caveau.network", network(a), network(b), &mut found);
+    let owners = |document: &PolicyDocument| Some(json!(document.policy.owners()));
+    compare("policy", "caveau.owners", owners(a), owners(b), &mut found);
     for point in Point::ALL.iter().copied() {
         compare("rules", point.name(), rule(a, point), rule(b, point), &mut found);
     }

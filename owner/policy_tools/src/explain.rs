@@ -106,20 +106,23 @@ fn of_flags(document: &PolicyDocument) -> Section {
         },
     );
     let scratch = if document.flag("allow_unencrypted_scratch") { "need not" } else { "must" };
-    section(
-        "Group",
-        vec![
-            format!("The host {} read what containers use.", may("allow_properties_access")),
-            format!("The host {} have the agent dump its stacks.", may("allow_dump_stacks")),
-            format!("The host {} have the agent's log.", may("allow_runtime_logging")),
-            dropped("allow_environment_variable_dropping", "Variables"),
-            dropped("allow_capability_dropping", "Capabilities"),
-            format!("Scratch disks {scratch} be encrypted."),
-            format!("Scratch space {} be the guest's memory.", if memory { "may" } else { "may not" }),
-            format!("Containers {} share the guest's network namespace.", may("allow_host_network")),
-            network,
-        ],
-    )
+    let owners = document.policy.owners().iter().map(|owner| {
+        let rights: Vec<_> = owner.may.iter().map(|right| right.name()).collect();
+        format!("Whoever has the key {} is an owner, with the rights: {}.", owner.key, rights.join(", "))
+    });
+    let mut sentences = vec![
+        format!("The host {} read what containers use.", may("allow_properties_access")),
+        format!("The host {} have the agent dump its stacks.", may("allow_dump_stacks")),
+        format!("The host {} have the agent's log.", may("allow_runtime_logging")),
+        dropped("allow_environment_variable_dropping", "Variables"),
+        dropped("allow_capability_dropping", "Capabilities"),
+        format!("Scratch disks {scratch} be encrypted."),
+        format!("Scratch space {} be the guest's memory.", if memory { "may" } else { "may not" }),
+        format!("Containers {} share the guest's network namespace.", may("allow_host_network")),
+        network,
+    ];
+    sentences.extend(owners);
+    section("Group", sentences)
 }
 
 fn of_container(container: &Value, index: usize) -> Section {

@@ -94,6 +94,7 @@ lints! {
     NO_SECCOMP "no-seccomp" Low "no filter of system calls";
     OLD_POINT "old-policy" Medium "the policy is older than a point, so that whatever it asks is allowed";
     OPEN_DOOR "open-door" High "a rule that allows whatever is asked";
+    OWNER_EXEC "owner-exec" Medium "an owner may run any program in any container";
     PATTERN_EXPENSIVE "pattern-expensive" Low "nested repetitions: exponential in engines that backtrack, linear here";
     PATTERN_INVALID "pattern-invalid" Error "a pattern that cannot be compiled matches nothing";
     PATTERN_UNANCHORED "pattern-unanchored" High "a pattern that is only anchored at one end, or line by line";

@@ -200,6 +200,7 @@ impl Installation {
             },
             runtime_data: Vec::new(),
             policy: None,
+            event_log: None,
             reference_values: None,
         }
     }

@@ -16,18 +16,20 @@ mod extension;
 mod fragments;
 mod guard;
 mod journal;
+mod owners;
 mod permit;
 
 pub(crate) use answer::{RuleAnswer, ask, contents, reason};
 pub use extension::{NotStarted, PAST_NETWORK_RULES};
 pub use journal::Kept;
+pub use owners::{NoExec, NoRight, NumberedDenial};
 pub use permit::Permit;
 
 use caveau_group::Limits;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use self::{guard::Guard, journal::Journal};
+use self::{guard::Guard, journal::Journal, owners::Denials};
 use crate::{
     denial::{Denial, Field, Reason},
     digest::{HostData, PolicyDigest},
@@ -55,6 +57,8 @@ pub struct Enforcer {
     last: u64,
     /// What was asked, where that is kept.
     journal: Option<Journal>,
+    /// What was denied, for owners.
+    denials: Denials,
 }
 
 /// Something that is allowed and must be settled once it was tried.
@@ -103,7 +107,8 @@ impl Enforcer {
         let policy = Policy::parse(text)?;
         policy.check_enforceable()?;
         let (platform, state, guard) = (Platform::guest(), State::default(), Guard::default());
-        Ok(Self { policy, platform, state, guard, open: None, last: 0, journal: None })
+        let denials = Denials::default();
+        Ok(Self { policy, platform, state, guard, open: None, last: 0, journal: None, denials })
     }
 
     /// The policy in force.

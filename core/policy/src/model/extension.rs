@@ -1,11 +1,11 @@
 //! What Caveau adds to policies: the objects `caveau` of the document and of its containers.
 //!
 //! Other engines read neither: the document's is a name that no rule of theirs asks for, a container's a field that they do
-//! not compare. So each field here only takes away of what they allow.
+//! not compare. So each field here only takes away of what they allow; but for the owners, whom other engines do not know.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use caveau_group::{Limits, NetworkRules};
+use caveau_group::{Limits, NetworkRules, Owners};
 use serde::{Deserialize, Serialize};
 
 use super::Container;
@@ -58,6 +58,9 @@ pub struct PolicyExtension {
     /// What the group may do on the network; absent is anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkRules>,
+    /// Who may ask more of the group than its host.
+    #[serde(default, skip_serializing_if = "Owners::is_empty")]
+    pub owners: Owners,
 }
 
 /// For serde.

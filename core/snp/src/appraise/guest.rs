@@ -4,6 +4,7 @@ use super::{Appraisal, Finding, require, wrong_bits};
 use crate::binding::{Use, report_data};
 use crate::bits::GuestPolicy;
 use crate::check::Refusal;
+use crate::event_log::EventLog;
 use crate::examine::sha256;
 use crate::expectations::ExpectedReportData;
 use crate::report::HOST_VMPL;
@@ -184,12 +185,42 @@ impl Appraisal<'_> {
         }
     }
 
+    pub(super) fn event_log(&self) -> Finding {
+        let Some(text) = self.attached.event_log else {
+            return Finding::NotAsked("no event log came with the evidence");
+        };
+        let refuse = |sentence: String| Finding::broken("event-log", sentence);
+        let log = match EventLog::parse(text) {
+            Ok(log) => log,
+            Err(error) => return refuse(error.to_string()),
+        };
+        if log.policy != self.claims.host_data {
+            return refuse(format!(
+                "the event log is of a guest under policy {}, and HOST_DATA is another",
+                log.policy
+            ));
+        }
+        require(
+            log.head.data() == self.attached.runtime_data,
+            format!("the event log of {} events leads to the head that came along", log.events.len()),
+            "event-log",
+            "the event log does not lead to the head that came along: it is another one, or was changed",
+        )
+    }
+
     pub(super) fn nonce(&self) -> Finding {
         let (expected, what) = match &self.expected.report_data {
             Some(ExpectedReportData::Challenge(nonce)) => {
-                (report_data(Use::Challenge, nonce, self.attached.runtime_data), "the challenge's nonce")
+                let (purpose, what) = match self.attached.event_log {
+                    None => (Use::Challenge, "the challenge's nonce"),
+                    Some(_) => (Use::EventLog, "the challenge's nonce and the event log's head"),
+                };
+                (report_data(purpose, nonce, self.attached.runtime_data), what)
             }
             Some(ExpectedReportData::Exact(bytes)) => (*bytes, "the bytes expected"),
+            Some(ExpectedReportData::Session(nonce)) => {
+                (report_data(Use::OwnerChannel, nonce, self.attached.runtime_data), "the session's nonce and exporter")
+            }
             None => return Finding::NothingExpected("no nonce was given: this evidence may be old"),
         };
         let found = self.claims.report_data;

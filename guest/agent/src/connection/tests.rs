@@ -157,9 +157,9 @@ fn numbers_in_use_bodies_out_of_place_and_too_many_requests_are_refused() {
 fn executed_processes_leave_room_for_containers_and_these_for_steps() {
     let first = ProcessId::init(container());
     let live = Live::default();
-    live.insert(first.clone(), Arc::new(Running::default()));
+    live.insert(first.clone(), Arc::new(Running::default()), HOST);
     let executed = ProcessId { container: container(), exec: Some(1) };
-    live.insert(executed.clone(), Arc::new(Running::default()));
+    live.insert(executed.clone(), Arc::new(Running::default()), HOST);
     let mut host = Host::serving(live);
     let wait = |process: &ProcessId| AgentRequest::Wait { process: process.clone(), timeout_ms: 60_000 };
     let others = (MAX_OPEN_REQUESTS - KEPT_REQUESTS - REQUESTS_OF_A_PROCESS) as u64;

@@ -13,11 +13,12 @@ use caveau_protocol::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::live::Seen as _;
+use crate::live::{Seen as _, Viewer};
 use fakes::{FakeDisks, FakeMaker, FakeNetwork, Ledger, Processor, locked};
 
 mod extension;
 mod fakes;
+mod owners;
 
 const ROOT: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 const OTHER_ROOT: &str = "2222222222222222222222222222222222222222222222222222222222222222";
@@ -42,7 +43,7 @@ fn policy_with(overrides: Overrides, network: Option<NetworkRules>) -> String {
     };
     let overrides = Overrides { exec: vec![strings(&["/bin/check"])], ..overrides };
     let containers = vec![GroupContainer::from_image(image, overrides).unwrap()];
-    generate(&Group { containers, permissions: Permissions::default(), network })
+    generate(&Group { network, ..Group::new(containers, Permissions::default()).unwrap() })
 }
 
 struct Bench {
@@ -216,7 +217,7 @@ fn a_group_lives_from_its_policy_to_its_end() {
         "unmount_layer",
     ];
     assert_eq!(bench.acts(), expected);
-    let read = bench.live.read(&ProcessId::init(container()), Stream::Stdout, 1, Duration::ZERO);
+    let read = bench.live.read(&ProcessId::init(container()), Viewer::Host, Stream::Stdout, 1, Duration::ZERO);
     assert!(read.is_err(), "it is forgotten");
     let again = AgentRequest::SetPolicy { host_certificates: None, reference_info: None };
     assert!(bench.gate.step(again, policy().into_bytes()).is_err(), "one policy for ever");

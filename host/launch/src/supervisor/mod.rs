@@ -8,6 +8,7 @@
 //! ```
 
 mod announce;
+mod channels;
 mod group;
 mod hub;
 mod messages;
@@ -22,6 +23,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io,
+    net::TcpListener,
     os::{
         fd::{FromRawFd, OwnedFd, RawFd},
         unix::net::UnixStream,
@@ -156,10 +158,13 @@ impl Supervisor {
         happenings: Sender<Happening>,
     ) -> Result<(Running, Shared), UpError> {
         self.recorder.update(|record| record.supervisor_pid = std::process::id())?;
+        // Before anything is started for it: the address may be taken.
+        let outside = self.plan.owner_address.map(TcpListener::bind).transpose();
+        let outside = outside.map_err(host("listen on the owners' address"))?;
         let (pipe, done) = self.announcer.watched().map_err(host("watch the program that started this"))?;
         watch::starter(pipe, done, self.recorder.clone()).map_err(host("start a thread"))?;
         let mut running = machine_start::start(&self.plan, &self.root, &self.folder, &|step: &str| self.note(step))?;
-        match self.bring_up_guest(&running, attached, happenings) {
+        match self.bring_up_guest(&running, attached, outside, happenings) {
             Ok(group) => Ok((running, group)),
             Err(error) => {
                 running.machine.power_off();
@@ -174,6 +179,7 @@ impl Supervisor {
         &self,
         running: &Running,
         attached: Option<UnixStream>,
+        outside: Option<TcpListener>,
         happenings: Sender<Happening>,
     ) -> Result<Shared, UpError> {
         self.recorder.update(|record| {
@@ -210,6 +216,9 @@ impl Supervisor {
         // Before the record says that it runs: whoever reads that asks here.
         let listener = control::listen(&self.folder.socket()).map_err(host("listen on the control socket"))?;
         serve::listen(&group, listener).map_err(host("start a thread"))?;
+        if let Some(outside) = outside {
+            channels::listen(&group, outside).map_err(host("start a thread"))?;
+        }
         group.recorder.update(|record| record.phase = Phase::Running)?;
         Ok(group)
     }

@@ -125,6 +125,7 @@ impl Place {
             layers: vec![LayerFile { path: self.folder.path().join("layer.img"), root: "ab".repeat(32) }],
             scratch: Scratch::Encrypted { bytes: 64 << 20, folder: self.folder.path().into() },
             ports: vec![],
+            owner_address: None,
             policy: "allow".into(),
             pieces: vec![],
             host_certificates: None,

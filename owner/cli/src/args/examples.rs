@@ -175,8 +175,41 @@ pub(super) const FRAGMENT_DISCOVER: &str = "Examples:
 pub(super) const ATTEST: &str = "Examples:
   caveau attest db --nonce $(openssl rand -hex 32) -o ev.json
   caveau attest db --nonce … -o ev.json --fetch-certificates     ask AMD for what the host did not offer
+  caveau attest db --nonce … -o ev.json --events                 with what the guest did so far; verify shows it
+  caveau attest --connect host:7443 --nonce … -o ev.json         ask the guest itself; then verify it with --session
 
 Nothing is fetched unless asked for. What was fetched once is kept, and is judged by verify alone.";
+
+/// `caveau owner`.
+pub(super) const OWNER: &str = "Examples:
+  openssl genpkey -algorithm ed25519 -out me.pem
+  caveau run -d --name db --no-stdio --owner me.pem --owner-port 7443 IMAGE
+  caveau owner logs --connect 7443 --key me.pem --policy db.rego --reference guest.json --cpus 1 --allow-emulated ROOT
+
+Before anything is asked, the guest proves what it is, for this very session, and is held against your expectations as by
+verify: unless it passes, nothing is said to it.";
+
+/// `caveau owner key`.
+pub(super) const OWNER_KEY: &str = "Examples:
+  caveau owner key me.pem                        what stands in the policy, as caveau.owners[].key
+  openssl pkey -in me.pem -pubout -out me.pub; caveau owner key me.pub";
+
+/// `caveau owner denials`.
+pub(super) const OWNER_DENIALS: &str = "Examples:
+  caveau owner denials --connect host:7443 --key me.pem --policy db.rego --reference guest.json --cpus 1
+  caveau owner denials … --json                  a line each, with the change of the policy that would allow it";
+
+/// `caveau owner logs`.
+pub(super) const OWNER_LOGS: &str = "Examples:
+  caveau owner logs --connect host:7443 --key me.pem --policy db.rego --reference guest.json --cpus 1
+  caveau owner logs --follow …";
+
+/// `caveau owner exec`.
+pub(super) const OWNER_EXEC: &str = "Examples:
+  caveau owner exec --connect host:7443 --key me.pem --policy db.rego --reference guest.json --cpus 1 -- cat /etc/passwd
+  caveau owner exec -it … -- /bin/sh
+
+It exits with the program's code; with 125, 126 and 127 as exec does.";
 
 /// `caveau verify`.
 pub(super) const VERIFY: &str = "Examples:

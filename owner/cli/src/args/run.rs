@@ -108,6 +108,10 @@ pub(crate) struct ContainerOptions {
     /// container goes without NET_RAW then.
     #[arg(long, help_heading = "Network")]
     pub(crate) restrict_network: bool,
+    /// Let the holder of this key talk to the guest itself, unseen by the host (caveau owner): a key in PEM, private or public, or
+    /// its digest; with these rights of denials, exec and logs, or all. May be repeated.
+    #[arg(long, value_name = "KEY[=RIGHT,…]", help_heading = "Policy")]
+    pub(crate) owner: Vec<String>,
     /// Let the container connect there: an address or network, by TCP where only a port follows; `dns` is the guest's
     /// resolver. May be repeated.
     #[arg(
@@ -151,6 +155,9 @@ pub(crate) struct Run {
     /// folder, values of variables included.
     #[arg(long, help_heading = "Policy")]
     pub(crate) record: bool,
+    /// Let others talk to the guest itself here: caveau attest --connect, caveau owner. The address is 127.0.0.1 unless given.
+    #[arg(long, value_name = "[ADDRESS:]PORT", help_heading = "Network", value_parser = owner_address)]
+    pub(crate) owner_port: Option<std::net::SocketAddr>,
     /// Policy to run under, instead of one made from the image and these options.
     #[arg(long, value_name = "FILE", help_heading = "Policy")]
     pub(crate) policy: Option<PathBuf>,
@@ -160,6 +167,13 @@ pub(crate) struct Run {
     /// Signed list of transparency ledgers, whose receipts fragments may need. May be repeated.
     #[arg(long, value_name = "FILE", requires = "policy", help_heading = "Policy")]
     pub(crate) trust_list: Vec<PathBuf>,
+}
+
+fn owner_address(text: &str) -> Result<std::net::SocketAddr, String> {
+    let whole = if text.contains(':') { text.to_owned() } else { format!("127.0.0.1:{text}") };
+    let address: Option<std::net::SocketAddr> = whole.parse().ok();
+    let wrong = || format!("{text:?} is no address to listen on: expected [ADDRESS:]PORT with a port from 1 to 65535");
+    address.filter(|address| address.port() != 0).ok_or_else(wrong)
 }
 
 /// The VM.

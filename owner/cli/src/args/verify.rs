@@ -19,6 +19,19 @@ pub(crate) struct Verify {
     /// What the report's own data must be, for reports and quotes that others made: up to 64 bytes, the rest zero.
     #[arg(long, value_name = "HEX", conflicts_with = "nonce", value_parser = report_data)]
     pub(crate) report_data: Option<caveau_evidence::Hex<64>>,
+    /// The evidence is of a session of yours, as `caveau attest --connect` wrote it.
+    #[arg(long, requires = "nonce")]
+    pub(crate) session: bool,
+    /// Print an appraisal policy with every field, and do nothing else.
+    #[arg(long, exclusive = true)]
+    pub(crate) appraisal_example: bool,
+    #[command(flatten)]
+    pub(crate) expected: Expected,
+}
+
+/// What is expected of evidence, but for the nonce.
+#[derive(Debug, Args)]
+pub(crate) struct Expected {
     /// The policy that must be in force.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
@@ -37,9 +50,6 @@ pub(crate) struct Verify {
     /// Appraisal policy: standing expectations of platform and guest, as JSON. See --appraisal-example.
     #[arg(long, value_name = "FILE")]
     pub(crate) appraisal: Option<PathBuf>,
-    /// Print an appraisal policy with every field, and do nothing else.
-    #[arg(long, exclusive = true)]
-    pub(crate) appraisal_example: bool,
     /// Chip that may be used: 128 hexadecimal digits, or 16 for Turin. Repeatable. For Milan, strict asks for this list.
     #[arg(long = "chip", value_name = "HEX", value_parser = chip)]
     pub(crate) chips: Vec<caveau_evidence::Hex<64>>,
@@ -80,6 +90,15 @@ pub(crate) struct Verify {
     pub(crate) crl: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) certificates: CertificateSources,
+}
+
+/// Whatever is expected is a part of the command.
+impl std::ops::Deref for Verify {
+    type Target = Expected;
+
+    fn deref(&self) -> &Expected {
+        &self.expected
+    }
 }
 
 fn report_data(text: &str) -> Result<caveau_evidence::Hex<64>, String> {

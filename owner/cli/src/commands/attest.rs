@@ -2,15 +2,25 @@
 
 use std::{
     io::{self, Write as _},
+    mem::take,
     net::{SocketAddr, TcpListener},
     path::Path,
 };
 
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use caveau_evidence::{Certificates, Evidence, Tee};
+use caveau_evidence::{Certificates, EventLog, Evidence, Tee};
+use caveau_protocol::Nonce;
 
-use crate::{args, commands::groups, endorsement, exit::Outcome, files, tee, ui, units::now};
+use crate::{
+    args,
+    channel::{Address, Channel},
+    commands::groups,
+    endorsement,
+    exit::Outcome,
+    files, tee, ui,
+    units::now,
+};
 
 /// Runs it.
 ///
@@ -18,9 +28,13 @@ use crate::{args, commands::groups, endorsement, exit::Outcome, files, tee, ui, 
 /// Where the group does not run, the guest gives no report, or the file cannot be written.
 pub(crate) fn run(command: &args::Attest, quiet: bool) -> Result<Outcome> {
     let nonce = command.nonce.parse()?;
-    let group = groups::open(&command.name)?;
+    if let Some(address) = &command.connect {
+        return of_session(command, address, &nonce, quiet);
+    }
+    let group = groups::open(command.name.as_deref().unwrap_or_default())?;
     let plan = group.plan()?;
-    let report = group.attest(nonce)?;
+    let (report, event_log) =
+        if command.events { group.attest_log(nonce)? } else { (group.attest(nonce)?, Vec::new()) };
     let decode = |what: &str, text: &str| {
         BASE64_STANDARD.decode(text).with_context(|| format!("the guest's {what} is not base64"))
     };
@@ -30,11 +44,27 @@ pub(crate) fn run(command: &args::Attest, quiet: bool) -> Result<Outcome> {
     let sources = &command.certificates;
     let endorsement = endorsement::complete(offered, (tee, &report_bytes), sources, Vec::new(), now()?, quiet)?;
     let evidence = evidence(tee, report_bytes, endorsement.certificates, (plan.policy, plan.reference_values));
+    let evidence = if command.events { with_log(evidence, event_log)? } else { evidence };
     write(command.output.as_deref(), &evidence.to_json()?)?;
-    if plan.tee == caveau_launch::Tee::EmulatedSnp {
-        ui::warning("this is evidence of an emulated TEE: it proves nothing against this host");
-    }
+    warn(tee);
     Ok(Outcome::Done)
+}
+
+/// Evidence of a session with the guest itself.
+fn of_session(command: &args::Attest, address: &Address, nonce: &Nonce, quiet: bool) -> Result<Outcome> {
+    let mut evidence = Channel::connect(address, None)?.attest(nonce)?;
+    let (offered, subject) = (take(&mut evidence.certificates), (evidence.tee, evidence.report.as_slice()));
+    let endorsement = endorsement::complete(offered, subject, &command.certificates, Vec::new(), now()?, quiet)?;
+    evidence.certificates = endorsement.certificates;
+    write(command.output.as_deref(), &evidence.to_json()?)?;
+    warn(evidence.tee);
+    Ok(Outcome::Done)
+}
+
+fn warn(tee: Tee) {
+    if tee == Tee::EmulatedSnp {
+        ui::warning("this is evidence of an emulated TEE: it proves nothing against its host");
+    }
 }
 
 /// All that a verifier needs of the group, and what is for people: its policy's text, and the reference values of its guest.
@@ -45,7 +75,13 @@ fn evidence(
     (policy, reference_values): (String, Option<serde_json::Value>),
 ) -> Evidence {
     let policy = Some(policy.into_bytes());
-    Evidence { tee, certificates, report, runtime_data: Vec::new(), policy, reference_values }
+    Evidence { tee, certificates, report, runtime_data: Vec::new(), policy, event_log: None, reference_values }
+}
+
+/// The evidence with what the guest did, whose head the report binds.
+fn with_log(evidence: Evidence, log: Vec<u8>) -> Result<Evidence> {
+    let runtime_data = EventLog::parse(&log).context("the guest's event log is none")?.head.data();
+    Ok(Evidence { runtime_data, event_log: Some(log), ..evidence })
 }
 
 /// The certificates that the TEE offered; a host on hardware may offer none, and a verifier brings its own then.

@@ -8,6 +8,7 @@ pub(crate) mod guest;
 pub(crate) mod image;
 pub(crate) mod layer;
 pub(crate) mod measure;
+pub(crate) mod owner;
 pub(crate) mod policy;
 pub(crate) mod policy_corpus;
 pub(crate) mod policy_tools;

@@ -144,6 +144,7 @@ impl<'a> Request<'a> {
             layers: image.layers.iter().map(layer).collect(),
             scratch: self.scratch,
             ports: self.ports,
+            owner_address: command.owner_port,
             policy,
             pieces: self.pieces,
             host_certificates: None,

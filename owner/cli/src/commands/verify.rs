@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use caveau_emulated::SoftwareRoot;
 use caveau_evidence::{
     APPRAISAL_POLICY_EXAMPLE, Accepted, AnyEvidence, AppraisalPolicy, AzureEvidence, AzureExpectations, Certificates,
-    Expectations, ExpectedReportData, Judgement, MAX_EVIDENCE_BYTES, Outcome as Judged, Profile, SnpBundle, Tee,
-    Timestamp, Verdict,
+    Evidence, Expectations, ExpectedReportData, Hex, Judgement, MAX_EVIDENCE_BYTES, Outcome as Judged, Profile,
+    SnpBundle, Tee, Timestamp, Verdict,
     corim::Corim,
     dcap, judge, judge_azure, judge_quote, recognise, sha256, snp_judgement,
     token::{Token, TokenExpectations, TokenKey, judge_token},
@@ -39,7 +39,12 @@ pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Out
     {
         bail!("signed reference values are judged along with a report of SEV-SNP, and {} is none", file.display());
     }
-    let owner = Owner::new(command, file, quiet)?;
+    let asked =
+        Asked { nonce: command.nonce.as_deref(), report_data: command.report_data, is_session: command.session };
+    if command.session && !matches!(evidence, AnyEvidence::Snp(_)) {
+        bail!("--session is for a report of SEV-SNP, and {} is none", file.display());
+    }
+    let owner = Owner::new(&command.expected, asked, Some(file), quiet)?;
     if !matches!(evidence, AnyEvidence::Snp(_)) && owner.corim().is_some() {
         bail!("a CoRIM is held against a report of SEV-SNP, and {} is none", file.display());
     }
@@ -77,6 +82,23 @@ pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Out
     })
 }
 
+/// Judges the evidence of a session, whose nonce was asked for over it, as evidence in a file is judged.
+///
+/// # Errors
+/// Where a file of the owner's cannot be used.
+pub(crate) fn judge_session(
+    expected: &args::Expected,
+    evidence: Evidence,
+    nonce: &Nonce,
+    quiet: bool,
+) -> Result<Judgement> {
+    let nonce = nonce.to_string();
+    let asked = Asked { nonce: Some(&nonce), report_data: None, is_session: true };
+    let owner = Owner::new(expected, asked, None, quiet)?;
+    let bundle = SnpBundle { form: "evidence of a session", evidence, endorsements: Vec::new() };
+    Ok(owner.judge_snp(bundle)?.judgement)
+}
+
 impl From<args::ProfileChoice> for Profile {
     fn from(choice: args::ProfileChoice) -> Self {
         match choice {
@@ -111,10 +133,21 @@ struct Answer {
     signed: Option<Accepted>,
 }
 
+/// What the evidence must answer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked<'a> {
+    nonce: Option<&'a str>,
+    report_data: Option<Hex<64>>,
+    /// Whether the nonce was asked for over a channel.
+    is_session: bool,
+}
+
 /// What the owner brings.
 struct Owner<'a> {
-    command: &'a args::Verify,
-    file: &'a Path,
+    command: &'a args::Expected,
+    asked: Asked<'a>,
+    /// Beside which certificates and collateral are looked for.
+    file: Option<&'a Path>,
     reference: Option<Reference>,
     policy: Option<String>,
     standing: Standing,
@@ -124,11 +157,12 @@ struct Owner<'a> {
 }
 
 impl<'a> Owner<'a> {
-    fn new(command: &'a args::Verify, file: &'a Path, quiet: bool) -> Result<Self> {
+    fn new(command: &'a args::Expected, asked: Asked<'a>, file: Option<&'a Path>, quiet: bool) -> Result<Self> {
         let standing = command.appraisal.as_deref().map(Standing::read).transpose()?.unwrap_or_default();
         let profile = command.profile.map(Profile::from).or(standing.policy.profile).unwrap_or_default();
         Ok(Self {
             command,
+            asked,
             file,
             reference: command.reference.as_deref().map(Reference::read).transpose()?,
             policy: command.policy.as_deref().map(policy::read).transpose()?,
@@ -152,8 +186,15 @@ impl<'a> Owner<'a> {
     /// A report of SEV-SNP, of hardware or emulated.
     fn judge_snp(&self, bundle: SnpBundle) -> Result<Answer> {
         let SnpBundle { form, mut evidence, endorsements } = bundle;
-        let nonce = self.command.nonce.as_deref().map(str::parse::<Nonce>).transpose()?;
-        let challenge = nonce.map(|nonce| ExpectedReportData::Challenge(nonce.as_bytes().to_vec()));
+        let nonce = self.asked.nonce.map(str::parse::<Nonce>).transpose()?;
+        let challenge = nonce.map(|nonce| {
+            let nonce = nonce.as_bytes().to_vec();
+            if self.asked.is_session {
+                ExpectedReportData::Session(nonce)
+            } else {
+                ExpectedReportData::Challenge(nonce)
+            }
+        });
         let mut expected = self.expectations(evidence.tee, challenge)?;
         let given = take(&mut evidence.certificates);
         let (certificates, least) = self.complete(given, evidence.tee, &evidence.report)?;
@@ -177,7 +218,7 @@ impl<'a> Owner<'a> {
     }
 
     fn judge_azure(&self, mut evidence: AzureEvidence) -> Result<Answer> {
-        if self.command.report_data.is_some() {
+        if self.asked.report_data.is_some() {
             bail!(
                 "under Azure's paravisor the report's own data are the paravisor's: give --nonce, which the TPM's quote has"
             );
@@ -202,12 +243,11 @@ impl<'a> Owner<'a> {
     }
 
     fn judge_quote(&self, quote: &[u8], collateral: dcap::Collateral) -> Result<Answer> {
-        if self.command.nonce.is_some() {
+        if self.asked.nonce.is_some() {
             bail!("a quote of Intel's has no nonce of its own: give with --report-data what its report data must be");
         }
         let collateral = self.collateral(collateral)?;
-        let expected =
-            dcap::Expectations { report_data: self.command.report_data, ..self.standing.policy.intel.clone() };
+        let expected = dcap::Expectations { report_data: self.asked.report_data, ..self.standing.policy.intel.clone() };
         let judgement = judge_quote(quote, &collateral, &expected, self.profile, self.at);
         Ok(Answer { form: judgement.kind.to_string(), judgement, tee: None, signed: None })
     }
@@ -226,7 +266,7 @@ impl<'a> Owner<'a> {
     }
 
     fn expectations(&self, tee: Tee, challenge: Option<ExpectedReportData>) -> Result<Expectations> {
-        let exact = self.command.report_data.map(ExpectedReportData::Exact);
+        let exact = self.asked.report_data.map(ExpectedReportData::Exact);
         let of_file = self.standing.policy.expectations.clone();
         let reference = self.reference.as_ref();
         let policy = self.policy.as_deref();
@@ -237,12 +277,15 @@ impl<'a> Owner<'a> {
     /// The nonce as evidence of other makers has it: any bytes.
     fn raw_nonce(&self) -> Result<Option<Vec<u8>>> {
         let decode = |text: &str| hex::decode(text).context("--nonce is not hexadecimal");
-        self.command.nonce.as_deref().map(decode).transpose()
+        self.asked.nonce.map(decode).transpose()
     }
 
     /// The certificates that go with a report, and the highest number of a revocation list that the owner holds.
     fn complete(&self, given: Certificates, tee: Tee, report: &[u8]) -> Result<(Certificates, u64)> {
-        let given = given.or(beside::certificates(self.file, report, self.quiet));
+        let given = match self.file {
+            Some(file) => given.or(beside::certificates(file, report, self.quiet)),
+            None => given,
+        };
         let lists = self.command.crl.iter().map(|file| revocation_list(file)).collect::<Result<Vec<_>>>()?;
         let sources = &self.command.certificates;
         let endorsement = endorsement::complete(given, (tee, report), sources, lists, self.at, self.quiet)?;
@@ -257,7 +300,10 @@ impl<'a> Owner<'a> {
             let read = dcap::Collateral::parse(&bytes).with_context(|| format!("failed to use {}", file.display()))?;
             all = all.with(read);
         }
-        Ok(if all.is_empty() { beside::collateral(self.file, self.quiet) } else { all })
+        Ok(match self.file.filter(|_| all.is_empty()) {
+            Some(file) => beside::collateral(file, self.quiet),
+            None => all,
+        })
     }
 }
 

@@ -1,12 +1,13 @@
 //! What concerns the group: rules, flags, external processes, fragments.
 
+use caveau_group::Right;
 use caveau_policy::{Answering, Point};
 use serde_json::{Value, json};
 
 use super::{
     CAPABILITY_DROPPING, DUMP_STACKS, ENV_DROPPING, EXTERNAL_PROCESS, FRAGMENT_INCLUDES, FRAGMENT_NAMESPACE,
     FRAGMENT_UNBOUND, HAND_WRITTEN, HOST_NETWORK, MEMORY_SCRATCH, NETWORK_ANYWHERE, NO_RULE, OLD_POINT, OPEN_DOOR,
-    PROPERTIES, RUNTIME_LOGGING, UNENCRYPTED, UNKNOWN_NAME,
+    OWNER_EXEC, PROPERTIES, RUNTIME_LOGGING, UNENCRYPTED, UNKNOWN_NAME,
 };
 use super::{Findings, Lint, variables};
 use crate::{
@@ -48,6 +49,10 @@ pub(super) fn check(document: &PolicyDocument, findings: &mut Findings<'_>) {
     for to in destinations.filter(|to| to.network.prefix() == 0) {
         let path = ["caveau".into(), "network".into(), "connect".into()];
         findings.add(NETWORK_ANYWHERE, &path, format!("containers may connect to {to}, which is every address"));
+    }
+    for owner in document.policy.owners().iter().filter(|owner| owner.may.contains(&Right::Exec)) {
+        let path = ["caveau".into(), "owners".into()];
+        findings.add(OWNER_EXEC, &path, format!("the holder of key {} may run any program", owner.key));
     }
     for (index, process) in document.list("external_processes").iter().enumerate() {
         let command = shown_command(process);

@@ -141,6 +141,14 @@ fn each_lint_finds_its_cause_and_only_that() {
             ),
         ),
         ("open-door", policy(&[], &[(rule, "get_properties := {\"allowed\": true}")], "")),
+        (
+            "owner-exec",
+            policy(
+                &[],
+                none,
+                &format!("caveau := {{\"owners\": [{{\"key\": \"{}\", \"may\": [\"exec\"]}}]}}\n", "0b".repeat(32)),
+            ),
+        ),
         ("pattern-invalid", one("env_rules", &re2("A=(1"))),
         ("properties-access", flag("allow_properties_access")),
         ("runtime-logging", flag("allow_runtime_logging")),

@@ -176,7 +176,9 @@ impl Contained for FakeContainer {
     }
 
     fn execute(&mut self, plan: &ProcessPlan, _: StdioKind) -> Result<FakeProcess, RuntimeError> {
-        assert_eq!(plan.args, ["/bin/check"], "nothing else has a permit");
+        // The one is the host's, the other an owner's.
+        let permitted = plan.args == ["/bin/check"] || plan.args == ["/bin/owners"];
+        assert!(permitted, "nothing else has a permit: {:?}", plan.args);
         outcome(act(&self.ledger, "execute", ""))?;
         Ok(FakeProcess::new(&self.ledger))
     }

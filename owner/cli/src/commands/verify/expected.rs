@@ -42,7 +42,7 @@ impl Reference {
 /// What the owner expects of SEV-SNP, but for its report data: the appraisal policy, and what the options add to it. Nothing of it comes from the evidence but the
 /// kind of TEE, which chooses the list that the measurement must be on.
 pub(super) fn expectations(
-    command: &args::Verify,
+    command: &args::Expected,
     tee: Tee,
     reference: Option<&Reference>,
     policy: Option<&str>,

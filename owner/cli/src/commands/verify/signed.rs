@@ -11,7 +11,7 @@ use crate::{args, files};
 /// # Errors
 /// Where a file cannot be read, or nothing says whose signature counts.
 pub(super) fn judge(
-    command: &args::Verify,
+    command: &args::Expected,
     standing: &AppraisalPolicy,
     came_along: Vec<Vec<u8>>,
     evidence: &Evidence,
@@ -33,7 +33,7 @@ pub(super) fn judge(
 }
 
 /// Whose signed reference values count, by option or by the appraisal policy.
-fn endorsers(command: &args::Verify, standing: &AppraisalPolicy) -> Result<Vec<Endorser>> {
+fn endorsers(command: &args::Expected, standing: &AppraisalPolicy) -> Result<Vec<Endorser>> {
     let given = (&command.endorsement_issuer, &command.endorsement_feed, command.endorsement_least_svn);
     let (Some(issuer), Some(feed), Some(least_svn)) = given else { return Ok(standing.endorsers.clone()) };
     if !standing.endorsers.is_empty() {
