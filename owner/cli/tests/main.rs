@@ -8,6 +8,8 @@ mod fixtures;
 mod fragment;
 mod layer;
 mod measure;
+mod page;
+mod page_in_browser;
 mod policy;
 mod policy_corpus;
 #[path = "../../../core/emulated/tests/processor/mod.rs"]

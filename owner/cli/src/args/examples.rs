@@ -184,6 +184,7 @@ pub(super) const VERIFY: &str = "Examples:
   caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1 --chip … --fetch-certificates
   caveau verify --appraisal-example > appraisal.json             then edit it, and give it with --appraisal appraisal.json
   caveau verify ev.json --at 2026-11-23T12:00:00Z --json         authentic at that time?
+  caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1 --html verified.html     for others to read
   caveau verify report.bin                                       a raw report, with vcek.der (or .pem) beside it
   caveau verify quote.bin --collateral collateral.json           a quote of TDX or SGX
   caveau verify token.jwt --token-keys keys.json                 what another verifier found

@@ -55,6 +55,9 @@ pub(crate) struct Verify {
     /// Judge as of this time (2026-11-23 or 2026-11-23T12:00:00Z) instead of now.
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<caveau_evidence::Timestamp>,
+    /// Write the judgement as a page, too: one HTML file for people, also where the evidence is refused.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Signed reference values to judge a report of SEV-SNP by, as `caveau guest sign` writes them or ACI has them, in binary or
     /// base64. Repeatable. Those that came with the evidence are judged, too.
     #[arg(long, value_name = "FILE", help_heading = "Signed reference values")]
