@@ -8,6 +8,7 @@ mod fixtures;
 mod fragment;
 mod layer;
 mod measure;
+mod measure_group;
 mod page;
 mod page_in_browser;
 mod policy;

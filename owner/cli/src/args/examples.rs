@@ -202,7 +202,12 @@ Without any of them genuine evidence is \"authentic, not appraised\" and the exi
 /// `caveau measure`.
 pub(super) const MEASURE: &str = "Examples:
   caveau measure --cpus 2                                  of the usual guest on the emulated TEE
-  caveau measure --tee snp --firmware OVMF.amdsev.fd --cpus 2 --cpu-type EPYC-Genoa";
+  caveau measure --tee snp --firmware OVMF.amdsev.fd --cpus 2 --cpu-type EPYC-Genoa
+  caveau measure --group web.rego -o web.json              of a group, on each TEE, with each number of processors
+  caveau measure --group web.rego --firmware OVMF.amdsev.fd --cpu-type EPYC-Genoa --max-cpus 4 --guest guest/
+
+With --group nothing is started, and no machine that shall be judged is asked: what is computed from is the policy, and the
+guest folder that you trust. `caveau verify ev.json --reference web.json` then expects the group's policy without --policy.";
 
 /// `caveau guest`.
 pub(super) const GUEST: &str = "Examples:

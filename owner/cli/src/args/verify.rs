@@ -22,7 +22,8 @@ pub(crate) struct Verify {
     /// The policy that must be in force.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
-    /// The guest's reference values: its guest.json; for reports of SEV-SNP also a CoRIM of AMD's profile.
+    /// Reference values: the guest's guest.json, or those of a group, as `caveau measure --group` writes them; for reports of SEV-SNP
+    /// also a CoRIM of AMD's profile.
     #[arg(long, value_name = "FILE")]
     pub(crate) reference: Option<PathBuf>,
     /// Number of virtual processors that it was started with.
