@@ -37,6 +37,19 @@ fn the_launch_digest_is_the_one_in_guest_json() {
 }
 
 #[test]
+fn a_group_is_predicted_from_its_policy_and_the_guest() {
+    let Some(caveau) = Caveau::new() else { return };
+    let policy = caveau.run(&["policy", "generate", &image("busybox")]).success().stdout;
+    let predicted = caveau.run_with_input(&["measure", "--group", "-"], policy.as_bytes()).success().stdout;
+    let mut predicted: serde_json::Value = serde_json::from_str(&predicted).expect("JSON");
+    let group = predicted.as_object_mut().and_then(|values| values.remove("group")).expect("a group");
+    let digest = caveau.run_with_input(&["policy", "digest", "-"], policy.as_bytes()).success().stdout;
+    assert_eq!(group["policy_sha256"], digest.trim());
+    let text = std::fs::read_to_string(guest_folder().join("guest.json")).expect("guest.json");
+    assert_eq!(predicted, serde_json::from_str::<serde_json::Value>(&text).expect("JSON"), "all else is the guest's");
+}
+
+#[test]
 fn images_are_listed_and_damaged_layers_are_made_again() {
     let Some(caveau) = Caveau::new() else { return };
     let cache = tempfile::tempdir().expect("a folder");

@@ -232,7 +232,7 @@ pub(crate) struct Measure {
     /// TEE to compute for.
     #[arg(long, value_enum, default_value_t = MeasuredTee::EmulatedSnp)]
     pub(crate) tee: MeasuredTee,
-    /// Firmware (OVMF), for `--tee snp`.
+    /// Firmware (OVMF), for `--tee snp`; with `--group`, for `snp` where the guest has none.
     #[arg(long, value_name = "FILE")]
     pub(crate) firmware: Option<PathBuf>,
     /// Kernel, instead of the guest folder's.
@@ -247,14 +247,33 @@ pub(crate) struct Measure {
     /// Number of virtual processors.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) cpus: u32,
-    /// Type of the virtual processors, such as EPYC-v4.
-    #[arg(long, value_name = "TYPE", default_value = "EPYC-v4")]
-    pub(crate) cpu_type: String,
+    /// Type of the virtual processors, such as EPYC-v4. Repeatable with `--group` [default: EPYC-v4; with `--group` those that
+    /// guest.json lists].
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) cpu_type: Vec<caveau_measure::VcpuType>,
     /// SEV_FEATURES of the virtual processors' save areas.
     #[arg(long, value_name = "BITS", default_value = "0x1")]
     pub(crate) guest_features: String,
     #[command(flatten)]
+    pub(crate) of_group: MeasuredGroup,
+    #[command(flatten)]
     pub(crate) guest: GuestFolder,
+}
+
+/// A whole group to compute for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Reference values of a group")]
+pub(crate) struct MeasuredGroup {
+    /// Compute the reference values of the group with this policy: Rego, base64 of it, or an ARM template with one group; `-` is
+    /// standard input. They have the policy's digest and all launch digests of the guest, and are for `caveau verify --reference`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tee", "kernel", "initrd", "append", "cpus", "guest_features"])]
+    pub(crate) group: Option<PathBuf>,
+    /// List launch digests for 1 to this many processors [default: the numbers that guest.json lists].
+    #[arg(long, value_name = "N", requires = "group", value_parser = clap::value_parser!(u32).range(1..=i64::from(caveau_guest_image::MAX_EXPECTED_VCPUS)))]
+    pub(crate) max_cpus: Option<u32>,
+    /// Write the reference values here instead of to standard output.
+    #[arg(long, short, value_name = "FILE", requires = "group")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// TEE to compute for.

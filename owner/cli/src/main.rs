@@ -84,7 +84,7 @@ fn dispatch(cli: Cli) -> Result<Outcome> {
         Command::Attest(command) => commands::attest::run(&command, quiet),
         Command::Owner(command) => commands::owner::run(command, json, quiet),
         Command::Verify(command) => commands::verify::run(&command, json, quiet),
-        Command::Measure(command) => commands::measure::run(&command, json),
+        Command::Measure(command) => commands::measure::run(&command, json, quiet),
         Command::Guest(command) => commands::guest::run(command, json, quiet),
         Command::Image(command) => commands::image::run(&command, json, quiet),
         Command::Layer(command) => commands::layer::run(&command, json, quiet),

@@ -88,18 +88,42 @@ fn coloured_on(terminal: bool, text: &str, colour: Colour) -> String {
     format!("\x1b[{code}m{text}\x1b[0m")
 }
 
-/// The text with its control characters written out, but for the ends of lines: what comes from elsewhere must not steer the
-/// terminal that it is shown on.
+/// The text with its control characters written out, but for the ends of lines, and with those that no one sees or that turn
+/// text around: what comes from elsewhere must neither steer what it is shown on nor read as something else.
 pub(crate) fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\n' {
+        if (c.is_control() && c != '\n') || is_unseen(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
         }
     }
     out
+}
+
+/// Characters without a form of their own: of direction (Unicode Standard Annex 9), joiners, separators of lines, fillers, tags.
+const fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'
+            | '\u{1160}'
+            | '\u{17b4}'
+            | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 /// A line to the person on standard error, whatever has become of that.
@@ -128,5 +152,11 @@ mod tests {
     #[test]
     fn control_characters_are_written_out() {
         assert_eq!(harmless("a\x1b[2Jb\r\nc\u{9b}d\u{7f}é"), "a\\u{1b}[2Jb\\r\nc\\u{9b}d\\u{7f}é");
+    }
+
+    #[test]
+    fn what_no_one_sees_is_written_out() {
+        assert_eq!(harmless("a\u{202e}b\u{2066}c\u{200b}d\u{feff}"), "a\\u{202e}b\\u{2066}c\\u{200b}d\\u{feff}");
+        assert_eq!(harmless("עברית, 中文, naïve"), "עברית, 中文, naïve");
     }
 }

@@ -1,4 +1,4 @@
-//! Splitting a command that was given as one string.
+//! Splitting a command that was given as one string, and quoting what goes into one.
 
 use anyhow::{Result, bail};
 
@@ -45,9 +45,27 @@ fn quoted(characters: &mut std::str::Chars<'_>, quote: char, word: &mut String, 
     bail!("the command {text:?} has a quote {quote} that is not closed")
 }
 
+/// A word as a POSIX shell takes it: in single quotes, unless there is nothing in it that a shell would read otherwise.
+pub(crate) fn as_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::split;
+    use super::{as_word, split};
+
+    #[test]
+    fn a_quoted_word_is_one_word() {
+        assert_eq!(as_word("a/b.json"), "a/b.json");
+        for word in ["", "a b", "it's", "$(id)", "`id`", "a\\b", "\"", "a;b", "~", "#", "é"] {
+            assert_eq!(split(&as_word(word)).unwrap(), [word], "{word}");
+            assert!(as_word(word).starts_with('\''), "{word}");
+        }
+    }
 
     #[test]
     fn words_are_split_as_a_shell_does() {

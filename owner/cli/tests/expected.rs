@@ -27,7 +27,7 @@ use caveau_snp::product::{Fms, ProductLine};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const NONCE: &str = "6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e";
+pub(crate) const NONCE: &str = "6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e";
 const IMAGE: &str = "registry.example/shop/web:1";
 const DAY: u64 = 24 * 3600;
 
@@ -36,24 +36,28 @@ const EXPECTED: [(&str, &str); 4] =
     [("--nonce", NONCE), ("--policy", "web.rego"), ("--reference", "guest.json"), ("--cpus", "2")];
 
 /// A folder with evidence, and with what its owner has.
-struct Desk(TempDir);
+pub(crate) struct Desk(pub(crate) TempDir);
 
 impl Desk {
     fn new() -> Self {
+        Self::of_policy(&policy(IMAGE, &["/bin/web"]))
+    }
+
+    /// The evidence of a group with this policy.
+    pub(crate) fn of_policy(policy: &str) -> Self {
         let desk = Self(tempfile::tempdir().unwrap());
-        let policy = policy();
-        desk.write("web.rego", &policy);
+        desk.write("web.rego", policy);
         desk.write("guest.json", reference().to_string());
         desk.write("root.der", ONE.ark_certificate());
         let mut persona = Persona::software(5);
         persona.fields.report_data = report_data(Use::Challenge, &hex::decode(NONCE).unwrap(), b"").0;
-        persona.fields.host_data = *PolicyDigest::of(&policy).as_bytes();
+        persona.fields.host_data = *PolicyDigest::of(policy).as_bytes();
         persona.fields.measurement = [3; 48];
         desk.hold(&persona, Some(ONE.crl(&persona)));
         desk
     }
 
-    fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
         fs::write(self.0.path().join(name), contents).unwrap();
     }
 
@@ -73,7 +77,7 @@ impl Desk {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
@@ -119,11 +123,11 @@ impl Judged {
 }
 
 /// A policy of one container.
-fn policy() -> String {
+pub(crate) fn policy(image: &str, command: &[&str]) -> String {
     let parts = ImageParts {
-        reference: IMAGE.to_owned(),
+        reference: image.to_owned(),
         layers: vec!["5c".repeat(32).parse().unwrap()],
-        entrypoint: vec!["/bin/web".to_owned()],
+        entrypoint: command.iter().map(|word| (*word).to_owned()).collect(),
         cmd: Vec::new(),
         env: Vec::new(),
         working_dir: String::new(),

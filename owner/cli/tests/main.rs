@@ -8,6 +8,9 @@ mod fixtures;
 mod fragment;
 mod layer;
 mod measure;
+mod measure_group;
+mod page;
+mod page_in_browser;
 mod policy;
 mod policy_corpus;
 #[path = "../../../core/emulated/tests/processor/mod.rs"]

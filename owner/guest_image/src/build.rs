@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use caveau_measure::{Firmware, GuestFeatures, KernelHashes, LaunchSpec, VcpuType, Vmm, launch_digest};
+use caveau_measure::{Firmware, VcpuType};
 
 use crate::elf::Elf;
 use crate::error::IoContext as _;
@@ -10,9 +10,10 @@ use crate::folder::{part, write};
 use crate::kernel::Kernel;
 use crate::module::module_error;
 use crate::modules::{Module, select};
+use crate::predict::{Start, machines};
 use crate::{
-    Agent, ExpectedDigest, FORMAT, GuestFolder, GuestImageError, KERNEL_ELF, KERNEL_IMAGE, KernelInfo, Manifest,
-    ModuleInfo, Result, Sha256, Tee, TeeInfo, initrd,
+    Agent, FORMAT, GuestFolder, GuestImageError, KERNEL_ELF, KERNEL_IMAGE, KernelInfo, Manifest, ModuleInfo, OVMF,
+    Result, Sha256, Tee, TeeInfo, initrd,
 };
 
 /// Launch digests are listed for 1 up to this many vCPUs at most.
@@ -21,7 +22,6 @@ pub const MAX_EXPECTED_VCPUS: u32 = 64;
 const INITRD: &str = "initrd.img";
 const BIOS: &str = "bios-256k.bin";
 const PVH_ROM: &str = "pvh.bin";
-const OVMF: &str = "OVMF.amdsev.fd";
 
 /// What a guest is made of.
 #[derive(Clone, Debug)]
@@ -72,10 +72,12 @@ pub fn build(inputs: &Inputs, output: &Path) -> Result<GuestFolder> {
 
     let rom = [(PVH_ROM, pvh_rom.as_slice())];
     let direct = Firmware::Direct { bios: &bios, option_roms: &rom };
-    let emulated = Start { tee: Tee::EmulatedSnp, kernel: &kernel.elf, firmware: Some((direct, &[BIOS, PVH_ROM])) };
-    let hardware_firmware = ovmf.as_deref().map(|ovmf| (Firmware::Ovmf(ovmf), &[OVMF][..]));
-    let hardware = Start { tee: Tee::Snp, kernel: &kernel.bz_image, firmware: hardware_firmware };
-    let tees = [emulated, hardware].map(|start| Ok((start.tee, start.describe(inputs, &initrd)?)));
+    let of_hardware = ovmf.as_deref().map(|ovmf| (Firmware::Ovmf(ovmf), &[OVMF][..]));
+    let tees = [
+        (Tee::EmulatedSnp, &kernel.elf, Some((direct, &[BIOS, PVH_ROM][..]))),
+        (Tee::Snp, &kernel.bz_image, of_hardware),
+    ];
+    let tees = tees.map(|(tee, kernel, firmware)| Ok((tee, describe(inputs, tee, (kernel, &initrd), firmware)?)));
 
     let manifest = Manifest {
         format: FORMAT,
@@ -89,6 +91,7 @@ pub fn build(inputs: &Inputs, output: &Path) -> Result<GuestFolder> {
         modules: modules.iter().map(module_info).collect(),
         parts: files.iter().map(|(name, contents)| ((*name).to_owned(), part(contents))).collect(),
         tees: tees.into_iter().collect::<Result<_>>()?,
+        group: None,
     };
     write(output, &files, manifest)
 }
@@ -120,45 +123,27 @@ fn module_info(module: &Module) -> ModuleInfo {
     ModuleInfo { name: module.name.clone(), sha256: Sha256::of(&module.bytes), tee: module.tee }
 }
 
-/// How one TEE starts the guest.
-struct Start<'a> {
+/// How one TEE starts the guest: from kernel and initrd, under a firmware, of which the files' names are given with it.
+fn describe(
+    inputs: &Inputs,
     tee: Tee,
-    kernel: &'a [u8],
-    firmware: Option<(Firmware<'a>, &'a [&'a str])>,
-}
-
-impl Start<'_> {
-    fn describe(&self, inputs: &Inputs, initrd: &[u8]) -> Result<TeeInfo> {
-        let names = self.firmware.as_ref().map(|(_, names)| *names).unwrap_or_default();
-        Ok(TeeInfo {
-            kernel: self.tee.kernel_file().to_owned(),
-            initrd: INITRD.to_owned(),
-            cmdline: self.tee.cmdline_file().to_owned(),
-            firmware: names.iter().map(|name| (*name).to_owned()).collect(),
-            launch_digests: self.launch_digests(inputs, initrd)?,
-        })
-    }
-
-    fn launch_digests(&self, inputs: &Inputs, initrd: &[u8]) -> Result<Vec<ExpectedDigest>> {
-        let Some((firmware, _)) = &self.firmware else { return Ok(Vec::new()) };
-        let hashes = KernelHashes::from_bytes(self.kernel, Some(initrd), self.tee.cmdline());
-        let counts = 1..=inputs.vcpus.min(MAX_EXPECTED_VCPUS);
-        let machines =
-            inputs.vcpu_types.iter().flat_map(|&vcpu_type| counts.clone().map(move |count| (vcpu_type, count)));
-        let digests = machines.map(|(vcpu_type, vcpus)| {
-            let spec = LaunchSpec {
-                firmware: firmware.clone(),
-                kernel: Some(hashes),
-                vcpus,
-                vcpu_type,
-                guest_features: GuestFeatures::SNP,
-                vmm: Vmm::Qemu,
-            };
-            let digest = launch_digest(&spec).map_err(|source| GuestImageError::Measure { tee: self.tee, source })?;
-            Ok(ExpectedDigest { vcpu_type: vcpu_type.to_string(), vcpus, digest })
-        });
-        digests.collect()
-    }
+    (kernel, initrd): (&[u8], &[u8]),
+    firmware: Option<(Firmware<'_>, &[&str])>,
+) -> Result<TeeInfo> {
+    let machines = machines(&inputs.vcpu_types, inputs.vcpus.min(MAX_EXPECTED_VCPUS));
+    let (launch_digests, names) = match firmware {
+        Some((firmware, names)) => {
+            (Start { tee, kernel, initrd, cmdline: tee.cmdline(), firmware }.launch_digests(&machines)?, names)
+        }
+        None => (Vec::new(), &[][..]),
+    };
+    Ok(TeeInfo {
+        kernel: tee.kernel_file().to_owned(),
+        initrd: INITRD.to_owned(),
+        cmdline: tee.cmdline_file().to_owned(),
+        firmware: names.iter().map(|name| (*name).to_owned()).collect(),
+        launch_digests,
+    })
 }
 
 #[cfg(test)]
@@ -166,8 +151,10 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fs;
 
+    use caveau_measure::{GuestFeatures, KernelHashes, LaunchSpec, Vmm, launch_digest};
+
     use super::*;
-    use crate::{MANIFEST_FILE, read_manifest};
+    use crate::{ExpectedDigest, GroupValues, MANIFEST_FILE, Prediction, read_manifest};
 
     /// An ELF file with one program header: a note with a PVH entry, or a dynamic loader.
     fn elf(program_type: u32) -> Vec<u8> {
@@ -333,6 +320,70 @@ mod tests {
             assert_eq!(told.digest, expected.unwrap());
         }
         assert_eq!(guest.manifest().launch_digests(Tee::Snp, 3).count(), 0);
+    }
+
+    #[test]
+    fn reference_values_of_a_group_are_predicted_from_the_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("guest");
+        build(&inputs(folder.path()), &out).unwrap();
+        let guest = GuestFolder::open(&out).unwrap();
+        let group = Some(GroupValues { policy_sha256: Sha256::of(b"package policy") });
+        let same = guest.predict(&Prediction { group, ..Prediction::default() }).unwrap();
+        assert_eq!(same, Manifest { group, ..guest.manifest().clone() });
+        // Other machines than guest.json lists, and types in the order asked for.
+        let vcpu_types = ["EPYC-Milan", "EPYC-v4"].map(|name| name.parse().unwrap()).to_vec();
+        let more = guest.predict(&Prediction { vcpu_types, vcpus: Some(3), ..Prediction::default() }).unwrap();
+        let machine = |expected: &ExpectedDigest| (expected.vcpu_type.clone(), expected.vcpus);
+        let listed = &more.tees[&Tee::EmulatedSnp].launch_digests;
+        let names = ["EPYC-Milan", "EPYC-v4"].into_iter();
+        let wanted: Vec<_> = names.flat_map(|name| (1..=3).map(move |count| (name.to_owned(), count))).collect();
+        assert_eq!(listed.iter().map(machine).collect::<Vec<_>>(), wanted);
+        for vcpus in 1..=2 {
+            let known = guest.manifest().launch_digests(Tee::EmulatedSnp, vcpus).next().unwrap();
+            assert!(more.launch_digests(Tee::EmulatedSnp, vcpus).any(|expected| expected == known));
+        }
+        // It is read as a guest.json is, and no guest can be started from it.
+        let file = folder.path().join("group.json");
+        fs::write(&file, same.to_json()).unwrap();
+        assert_eq!(read_manifest(&file).unwrap(), same);
+        fs::write(out.join(MANIFEST_FILE), same.to_json()).unwrap();
+        assert!(matches!(GuestFolder::open(&out).unwrap_err(), GuestImageError::OfGroup(_)));
+    }
+
+    #[test]
+    fn firmware_that_the_guest_lacks_gives_the_digests_of_snp() {
+        let Some(ovmf) = recorded_firmware("fw-a.bin") else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let (with, without) = (folder.path().join("with"), folder.path().join("without"));
+        build(&Inputs { ovmf: Some(ovmf.clone()), ..inputs(folder.path()) }, &with).unwrap();
+        build(&inputs(folder.path()), &without).unwrap();
+        let [with, without] = [with, without].map(|path| GuestFolder::open(&path).unwrap());
+        let nothing = without.predict(&Prediction::default()).unwrap();
+        assert_eq!(nothing.launch_digests(Tee::Snp, 1).count(), 0);
+        let given = without.predict(&Prediction { ovmf: Some(ovmf), ..Prediction::default() }).unwrap();
+        assert_eq!(&given, with.manifest());
+        assert_eq!(given.launch_digests(Tee::Snp, 1).count(), 1);
+    }
+
+    #[test]
+    fn a_changed_part_or_digest_predicts_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("guest");
+        build(&inputs(folder.path()), &out).unwrap();
+        let predict = || GuestFolder::open(&out).unwrap().predict(&Prediction::default());
+        let mut lying = predict().unwrap();
+        let other = &mut lying.tees.get_mut(&Tee::EmulatedSnp).unwrap().launch_digests;
+        other[0].digest = other[1].digest;
+        fs::write(out.join(MANIFEST_FILE), lying.to_json()).unwrap();
+        let error = predict().unwrap_err();
+        assert!(
+            matches!(&error, GuestImageError::Digest { tee: Tee::EmulatedSnp, machine, .. } if machine == "1 EPYC-v4"),
+            "{error}"
+        );
+        build(&inputs(folder.path()), &out).unwrap();
+        fs::write(out.join(BIOS), [0; 8192]).unwrap();
+        assert!(matches!(predict().unwrap_err(), GuestImageError::Part { .. }));
     }
 
     #[test]

@@ -24,6 +24,22 @@ pub enum GuestImageError {
         #[source]
         source: std::io::Error,
     },
+    /// guest.json lists a launch digest that is not that of the parts beside it.
+    #[error(
+        "guest.json in {folder} lists the launch digest {expected} for {tee} with {machine}, and the parts have {found}; build the guest again"
+    )]
+    Digest {
+        /// The guest's folder.
+        folder: PathBuf,
+        /// Which TEE.
+        tee: crate::Tee,
+        /// Number and type of processors.
+        machine: String,
+        /// What guest.json lists.
+        expected: Box<caveau_measure::LaunchDigest>,
+        /// What was computed.
+        found: Box<caveau_measure::LaunchDigest>,
+    },
     /// The output folder holds something that is not a guest.
     #[error("{0} exists and is not a guest folder (it has no guest.json): name another folder, or remove it")]
     Destination(PathBuf),
@@ -120,6 +136,11 @@ pub enum GuestImageError {
         /// What was found.
         found: crate::Sha256,
     },
+    /// A folder whose guest.json is of a group: it cannot be started from.
+    #[error(
+        "{0} holds the reference values of a group, which are for `caveau verify --reference`; a guest's folder has the guest.json that `caveau guest build` wrote"
+    )]
+    OfGroup(PathBuf),
     /// The guest has no such TEE.
     #[error("the guest in {folder} was not built for {tee}")]
     Tee {
@@ -127,6 +148,15 @@ pub enum GuestImageError {
         folder: PathBuf,
         /// The TEE asked for.
         tee: crate::Tee,
+    },
+    /// guest.json names a type of processor that is not known.
+    #[error("failed to use guest.json in {folder}")]
+    VcpuType {
+        /// The guest's folder.
+        folder: PathBuf,
+        /// Which, and which are known.
+        #[source]
+        source: caveau_measure::UnknownVcpuType,
     },
 }
 

@@ -49,9 +49,14 @@ impl GuestFolder {
     /// Reads `folder`'s description. The parts are not read: see [`GuestFolder::check`].
     ///
     /// # Errors
-    /// Where there is no guest.json, or none of this format.
+    /// Where there is no guest.json, or none of this format, or one of a group.
     pub fn open(folder: &Path) -> Result<Self> {
-        Ok(Self { path: folder.to_path_buf(), manifest: read_manifest(&folder.join(MANIFEST_FILE))? })
+        let file = folder.join(MANIFEST_FILE);
+        let manifest = read_manifest(&file)?;
+        if manifest.group.is_some() {
+            return Err(GuestImageError::OfGroup(file));
+        }
+        Ok(Self { path: folder.to_path_buf(), manifest })
     }
 
     /// What guest.json says.

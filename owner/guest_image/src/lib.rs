@@ -31,6 +31,7 @@ mod manifest;
 mod module;
 mod modules;
 mod options;
+mod predict;
 mod tee;
 
 pub use build::{Inputs, MAX_EXPECTED_VCPUS, build};
@@ -39,12 +40,15 @@ pub use folder::{GuestFolder, MANIFEST_FILE, TeeFiles, read_manifest, reference_
 pub use kernel::{KernelPackage, PACKAGE_FILE};
 pub use kernel_build::{KernelBuild, KernelSource, build_kernel};
 pub use manifest::{
-    Agent, ExpectedDigest, FORMAT, KernelInfo, Manifest, ModuleInfo, NotASha256, Part, Sha256, TeeInfo,
+    Agent, ExpectedDigest, FORMAT, GroupValues, KernelInfo, Manifest, ModuleInfo, NotASha256, Part, Sha256, TeeInfo,
 };
 pub use options::OPTIONS;
+pub use predict::Prediction;
 pub use tee::{Tee, UnknownTee};
 
 /// The kernel image as shipped.
 pub(crate) const KERNEL_IMAGE: &str = "vmlinuz";
 /// The ELF file inside it.
 pub(crate) const KERNEL_ELF: &str = "vmlinux";
+/// The firmware of `snp`, where the guest has it.
+pub(crate) const OVMF: &str = "OVMF.amdsev.fd";

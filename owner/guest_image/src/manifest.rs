@@ -102,6 +102,17 @@ pub struct Manifest {
     pub parts: BTreeMap<String, Part>,
     /// What each TEE starts from.
     pub tees: BTreeMap<Tee, TeeInfo>,
+    /// The group that these reference values are of, where they are of one: a guest's own description has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupValues>,
+}
+
+/// What tells a group from others in the same guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupValues {
+    /// SHA-256 of its policy's text: HOST_DATA in each of its reports.
+    pub policy_sha256: Sha256,
 }
 
 /// The agent in the initrd.

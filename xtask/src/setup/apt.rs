@@ -59,6 +59,12 @@ const PACKAGES: &[Package] = &[
     any("procps"),
 ];
 
+/// What single tests use, and say that they skip without it.
+const WISHED: &[Package] = &[
+    // Shows the pages of `caveau verify --html`.
+    any("chromium-headless-shell"),
+];
+
 /// apt with its own configuration, lists and cache, so that the machine's sources stay as they are and no root is needed but to
 /// install.
 #[derive(Debug)]
@@ -117,15 +123,24 @@ impl Apt {
         !lists.is_ok_and(|mut lists| lists.any(|entry| entry.is_ok_and(|entry| entry.path().is_file())))
     }
 
-    /// Installs the packages that are not there.
+    /// Installs the packages that are not there. Those that are only wished for may stay away.
     ///
     /// # Errors
     /// Without root or sudo, saying what to install; where apt fails.
     pub(crate) fn install_missing(&self) -> Result<()> {
-        let missing = missing()?;
-        if missing.is_empty() {
-            return Ok(());
+        let (needed, wished) = (missing(PACKAGES)?, missing(WISHED)?);
+        if !needed.is_empty() {
+            self.install_needed(needed)?;
         }
+        if !wished.is_empty()
+            && let Err(error) = self.install_wished(&wished)
+        {
+            println!("going on without {}: {error:#}", names(&wished).join(" "));
+        }
+        Ok(())
+    }
+
+    fn install_needed(&self, missing: Vec<&Package>) -> Result<()> {
         let Some(prefix) = privilege()? else {
             bail!(
                 "these packages are missing, and installing them needs root or sudo: {}\n\
@@ -137,6 +152,12 @@ impl Apt {
         let (newer, plain): (Vec<_>, Vec<_>) = missing.into_iter().partition(|package| package.at_least.is_some());
         self.install(prefix, &plain, None)?;
         self.install(prefix, &newer, backports(&codename()?).as_deref())
+    }
+
+    fn install_wished(&self, missing: &[&Package]) -> Result<()> {
+        let prefix = privilege()?.context("installing needs root or sudo")?;
+        self.update()?;
+        self.install(prefix, missing, None)
     }
 
     /// Installs `packages`, and what they depend on, from `suite` where one is given.
@@ -175,11 +196,11 @@ fn privilege() -> Result<Option<&'static [&'static str]>> {
     Ok((without_password || can_ask).then_some(&["sudo"]))
 }
 
-/// The packages of [`PACKAGES`] that are not installed, or too old.
-fn missing() -> Result<Vec<&'static Package>> {
+/// Those of `packages` that are not installed, or too old.
+fn missing(packages: &'static [Package]) -> Result<Vec<&'static Package>> {
     let mut query = Command::new("dpkg-query");
     query.args(["-W", "-f=${Package}\t${db:Status-Status}\t${Version}\n"]);
-    query.args(PACKAGES.iter().map(|package| package.name)).stderr(Stdio::null());
+    query.args(packages.iter().map(|package| package.name)).stderr(Stdio::null());
     // It fails where it does not know one of them, and tells about the others.
     let out = query.output().context("failed to run dpkg-query: this set-up is for Debian")?;
     let out = String::from_utf8(out.stdout)?;
@@ -195,7 +216,7 @@ fn missing() -> Result<Vec<&'static Package>> {
         (Some(_), None) => false,
         (Some(version), Some(wanted)) => !is_at_least(&version, wanted),
     };
-    Ok(PACKAGES.iter().filter(lacks).collect())
+    Ok(packages.iter().filter(lacks).collect())
 }
 
 fn is_at_least(version: &str, wanted: &str) -> bool {

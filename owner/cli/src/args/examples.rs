@@ -217,6 +217,7 @@ pub(super) const VERIFY: &str = "Examples:
   caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1 --chip … --fetch-certificates
   caveau verify --appraisal-example > appraisal.json             then edit it, and give it with --appraisal appraisal.json
   caveau verify ev.json --at 2026-11-23T12:00:00Z --json         authentic at that time?
+  caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1 --html verified.html     for others to read
   caveau verify report.bin                                       a raw report, with vcek.der (or .pem) beside it
   caveau verify quote.bin --collateral collateral.json           a quote of TDX or SGX
   caveau verify token.jwt --token-keys keys.json                 what another verifier found
@@ -234,7 +235,12 @@ Without any of them genuine evidence is \"authentic, not appraised\" and the exi
 /// `caveau measure`.
 pub(super) const MEASURE: &str = "Examples:
   caveau measure --cpus 2                                  of the usual guest on the emulated TEE
-  caveau measure --tee snp --firmware OVMF.amdsev.fd --cpus 2 --cpu-type EPYC-Genoa";
+  caveau measure --tee snp --firmware OVMF.amdsev.fd --cpus 2 --cpu-type EPYC-Genoa
+  caveau measure --group web.rego -o web.json              of a group, on each TEE, with each number of processors
+  caveau measure --group web.rego --firmware OVMF.amdsev.fd --cpu-type EPYC-Genoa --max-cpus 4 --guest guest/
+
+With --group nothing is started, and no machine that shall be judged is asked: what is computed from is the policy, and the
+guest folder that you trust. `caveau verify ev.json --reference web.json` then expects the group's policy without --policy.";
 
 /// `caveau guest`.
 pub(super) const GUEST: &str = "Examples:

@@ -22,6 +22,9 @@ pub(crate) struct Verify {
     /// The evidence is of a session of yours, as `caveau attest --connect` wrote it.
     #[arg(long, requires = "nonce")]
     pub(crate) session: bool,
+    /// Write the judgement as a page, too: one HTML file for people, also where the evidence is refused.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Print an appraisal policy with every field, and do nothing else.
     #[arg(long, exclusive = true)]
     pub(crate) appraisal_example: bool,
@@ -35,7 +38,8 @@ pub(crate) struct Expected {
     /// The policy that must be in force.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
-    /// The guest's reference values: its guest.json; for reports of SEV-SNP also a CoRIM of AMD's profile.
+    /// Reference values: the guest's guest.json, or those of a group, as `caveau measure --group` writes them; for reports of SEV-SNP
+    /// also a CoRIM of AMD's profile.
     #[arg(long, value_name = "FILE")]
     pub(crate) reference: Option<PathBuf>,
     /// Number of virtual processors that it was started with.

@@ -1,18 +1,32 @@
-//! `caveau measure`: the launch digest, predicted from the parts.
+//! `caveau measure`: the launch digest, predicted from the parts; and reference values of a whole group.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
-use caveau_guest_image::{GuestFolder, Tee};
+use caveau_guest_image::{GroupValues, GuestFolder, Manifest, Prediction, Tee};
 use caveau_measure::{Firmware, GuestFeatures, KernelHashes, LaunchSpec, Vmm, launch_digest};
+use caveau_policy::{Policy, PolicyDigest};
 
-use crate::{args, exit::Outcome, tee, ui};
+use crate::{args, commands::policy_tools, exit::Outcome, files, tee, ui};
+
+/// The processors' type where none is given.
+const VCPU_TYPE: &str = "EPYC-v4";
 
 /// Runs it.
 ///
 /// # Errors
 /// Where a part cannot be read, or the parts cannot be launched together.
-pub(crate) fn run(command: &args::Measure, json: bool) -> Result<Outcome> {
+pub(crate) fn run(command: &args::Measure, json: bool, quiet: bool) -> Result<Outcome> {
+    if let Some(file) = &command.of_group.group {
+        return group(command, file, quiet);
+    }
+    let cpu_type = match command.cpu_type.as_slice() {
+        [] => VCPU_TYPE.parse()?,
+        [one] => *one,
+        more => {
+            bail!("--cpu-type was given {} times: one launch digest is of one type; --group lists several", more.len())
+        }
+    };
     let tee = tee::in_guest(command.tee.into());
     if tee == Tee::EmulatedSnp && command.firmware.is_some() {
         bail!("--firmware is for --tee snp; the emulated TEE boots the guest's own, with its option ROMs");
@@ -44,19 +58,56 @@ pub(crate) fn run(command: &args::Measure, json: bool) -> Result<Outcome> {
         },
         kernel: Some(KernelHashes::from_bytes(&kernel, Some(&initrd), &cmdline)),
         vcpus: command.cpus,
-        vcpu_type: command.cpu_type.parse()?,
+        vcpu_type: cpu_type,
         guest_features: GuestFeatures(features(&command.guest_features)?),
         vmm: Vmm::Qemu,
     })?;
     if json {
-        let (cpus, cpu_type) = (command.cpus, &command.cpu_type);
         ui::json(&serde_json::json!({
-            "tee": tee, "cpus": cpus, "cpu_type": cpu_type, "launch_digest": digest.to_string(),
+            "tee": tee, "cpus": command.cpus, "cpu_type": cpu_type.to_string(), "launch_digest": digest.to_string(),
         }))?;
     } else {
         ui::line(digest)?;
     }
     Ok(Outcome::Done)
+}
+
+/// The reference values of the group whose policy is in that file, in the guest's folder: all that tells its reports from others,
+/// with nothing from a host.
+fn group(command: &args::Measure, file: &Path, quiet: bool) -> Result<Outcome> {
+    let policy = policy_tools::read_one(file)?;
+    // Whatever it was found in, what comes out is a policy.
+    Policy::parse(&policy.text).with_context(|| format!("{} holds no policy", file.display()))?;
+    let digest = PolicyDigest::of(&policy.text);
+    let folder = GuestFolder::open(&command.guest.path()?)?;
+    let values = folder.predict(&Prediction {
+        group: Some(GroupValues { policy_sha256: (*digest.as_bytes()).into() }),
+        vcpu_types: command.cpu_type.clone(),
+        vcpus: command.of_group.max_cpus,
+        ovmf: command.firmware.clone(),
+    })?;
+    say(&values, quiet);
+    match &command.of_group.output {
+        Some(output) => files::write(output, values.to_json().as_bytes())?,
+        None => ui::print(&values.to_json())?,
+    }
+    ui::note(quiet, &format!("the policy has the digest {digest}"));
+    Ok(Outcome::Done)
+}
+
+/// Says how many launch digests there are for each TEE, and how to get those that are missing.
+fn say(values: &Manifest, quiet: bool) {
+    for (tee, info) in &values.tees {
+        let count = info.launch_digests.len();
+        let text = match count {
+            0 if info.firmware.is_empty() => {
+                format!("no launch digest for {tee}: the guest has no firmware for it; give --firmware FILE")
+            }
+            0 => format!("no launch digest for {tee}: guest.json lists no processors; give --cpu-type and --max-cpus"),
+            count => format!("{count} launch digests for {tee}"),
+        };
+        ui::note(quiet, &text);
+    }
 }
 
 /// Names and bytes of what runs before the kernel.

@@ -280,7 +280,10 @@ fn read(file: &Path) -> Result<Vec<Found>> {
 }
 
 /// The only policy in a file.
-fn read_one(file: &Path) -> Result<Found> {
+///
+/// # Errors
+/// Where it cannot be read, or holds none, or several.
+pub(crate) fn read_one(file: &Path) -> Result<Found> {
     let mut all = read(file)?;
     match (all.pop(), all.len()) {
         (Some(found), 0) => Ok(found),

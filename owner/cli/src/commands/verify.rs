@@ -2,8 +2,11 @@
 
 mod beside;
 mod expected;
+mod inputs;
+mod page;
 mod show;
 mod signed;
+mod view;
 
 use std::{mem::take, path::Path};
 
@@ -11,17 +14,20 @@ use anyhow::{Context as _, Result, bail};
 use caveau_emulated::SoftwareRoot;
 use caveau_evidence::{
     APPRAISAL_POLICY_EXAMPLE, Accepted, AnyEvidence, AppraisalPolicy, AzureEvidence, AzureExpectations, Certificates,
-    Evidence, Expectations, ExpectedReportData, Hex, Judgement, MAX_EVIDENCE_BYTES, Outcome as Judged, Profile,
-    SnpBundle, Tee, Timestamp, Verdict,
+    EventLog, Evidence, Expectations, ExpectedReportData, Hex, Judgement, MAX_EVIDENCE_BYTES, Outcome as Judged,
+    Profile, SnpBundle, Tee, Timestamp, Verdict,
     corim::Corim,
     dcap, judge, judge_azure, judge_quote, recognise, sha256, snp_judgement,
     token::{Token, TokenExpectations, TokenKey, judge_token},
 };
 use caveau_guest_image::Manifest;
+use caveau_policy::Policy;
 use caveau_protocol::Nonce;
 
 use crate::{args, commands::policy, endorsement, exit::Outcome, files, ui, units::now};
 use expected::Reference;
+use inputs::Inputs;
+use view::{Subject, View};
 
 /// Runs it.
 ///
@@ -32,8 +38,11 @@ pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Out
         ui::print(APPRAISAL_POLICY_EXAMPLE)?;
         return Ok(Outcome::Done);
     };
-    let evidence = recognise(&files::read(file, MAX_EVIDENCE_BYTES)?)
-        .with_context(|| format!("failed to read {}", file.display()))?;
+    if let Some(page) = &command.html {
+        inputs::check_page(command, page, file)?;
+    }
+    let bytes = files::read(file, MAX_EVIDENCE_BYTES)?;
+    let evidence = recognise(&bytes).with_context(|| format!("failed to read {}", file.display()))?;
     if !matches!(evidence, AnyEvidence::Snp(_))
         && (!command.endorsement.is_empty() || command.endorsement_issuer.is_some())
     {
@@ -72,11 +81,26 @@ pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Out
     let is_measured = command.cpus.is_some() && holds(&judged.judgement, "measurement");
     let measured = owner.manifest().filter(|_| is_measured).cloned().zip(judged.tee);
     let measured = measured.map(|(manifest, tee)| expected::of_tee(manifest, tee));
-    let bound = owner.policy.as_deref().filter(|_| holds(&judged.judgement, "policy"));
+    // The owner may have its digest alone: the text that came along is then the one, if it is what the report is of.
+    let came_along =
+        judged.policy.as_deref().filter(|text| holds(&judged.judgement, "policy-text") && Policy::parse(text).is_ok());
+    let bound = owner.policy.as_deref().or(came_along).filter(|_| holds(&judged.judgement, "policy"));
     let signed = judged.signed.as_ref().filter(|_| holds(&judged.judgement, "measurement"));
-    let subject = show::Subject { form: &judged.form, measured: measured.as_ref(), signed, policy: bound };
-    show::print(&judged.judgement, &subject, owner.standing.sha256.as_deref(), json)?;
-    Ok(match judged.judgement.outcome {
+    let judgement = &judged.judgement;
+    let subject = Subject {
+        form: &judged.form,
+        measured: measured.as_ref(),
+        signed,
+        policy: bound,
+        events: judged.event_log.as_ref().filter(|_| holds(judgement, "event-log") && holds(judgement, "nonce")),
+        appraisal_policy: owner.standing.sha256.as_deref(),
+    };
+    let view = View::new(judgement, subject)?;
+    show::print(&view, json)?;
+    if let Some(page) = &command.html {
+        page::write(page, &view, &Inputs::new(command, file, &bytes, judgement))?;
+    }
+    Ok(match judgement.outcome {
         Judged::Passed => Outcome::Done,
         Judged::AuthenticNotAppraised | Judged::Refused => Outcome::Refused,
     })
@@ -131,6 +155,10 @@ struct Answer {
     tee: Option<Tee>,
     /// Signed reference values that count.
     signed: Option<Accepted>,
+    /// The policy that came along.
+    policy: Option<String>,
+    /// The event log that came along.
+    event_log: Option<EventLog>,
 }
 
 /// What the evidence must answer.
@@ -214,7 +242,14 @@ impl<'a> Owner<'a> {
         let corim = self.corim().map(|corim| corim.check(appraisal.claims.as_ref(), self.at));
         let appraisal = appraisal.with_checks(signed.checks.into_iter().chain(corim).collect());
         let judgement = snp_judgement(appraisal);
-        Ok(Answer { form: form.to_owned(), judgement, tee: Some(evidence.tee), signed: signed.accepted })
+        Ok(Answer {
+            form: form.to_owned(),
+            judgement,
+            tee: Some(evidence.tee),
+            signed: signed.accepted,
+            policy: evidence.policy.and_then(|text| String::from_utf8(text).ok()),
+            event_log: evidence.event_log.and_then(|text| EventLog::parse(&text).ok()),
+        })
     }
 
     fn judge_azure(&self, mut evidence: AzureEvidence) -> Result<Answer> {
@@ -239,7 +274,14 @@ impl<'a> Owner<'a> {
             tdx: self.standing.policy.intel.clone(),
         };
         let judgement = judge_azure(&evidence, &expected, self.profile, self.at);
-        Ok(Answer { form: judgement.kind.to_string(), judgement, tee: None, signed: None })
+        Ok(Answer {
+            form: judgement.kind.to_string(),
+            judgement,
+            tee: None,
+            signed: None,
+            policy: None,
+            event_log: None,
+        })
     }
 
     fn judge_quote(&self, quote: &[u8], collateral: dcap::Collateral) -> Result<Answer> {
@@ -249,7 +291,14 @@ impl<'a> Owner<'a> {
         let collateral = self.collateral(collateral)?;
         let expected = dcap::Expectations { report_data: self.asked.report_data, ..self.standing.policy.intel.clone() };
         let judgement = judge_quote(quote, &collateral, &expected, self.profile, self.at);
-        Ok(Answer { form: judgement.kind.to_string(), judgement, tee: None, signed: None })
+        Ok(Answer {
+            form: judgement.kind.to_string(),
+            judgement,
+            tee: None,
+            signed: None,
+            policy: None,
+            event_log: None,
+        })
     }
 
     fn judge_token(&self, token: &Token) -> Result<Answer> {
@@ -262,7 +311,14 @@ impl<'a> Owner<'a> {
         let expected =
             TokenExpectations { issuers: self.standing.policy.issuers.clone(), nonce: self.raw_nonce()?, snp };
         let judgement = judge_token(token, &keys, &expected, self.profile, self.at);
-        Ok(Answer { form: judgement.kind.to_string(), judgement, tee: Some(Tee::Snp), signed: None })
+        Ok(Answer {
+            form: judgement.kind.to_string(),
+            judgement,
+            tee: Some(Tee::Snp),
+            signed: None,
+            policy: None,
+            event_log: None,
+        })
     }
 
     fn expectations(&self, tee: Tee, challenge: Option<ExpectedReportData>) -> Result<Expectations> {

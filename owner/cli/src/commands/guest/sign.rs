@@ -27,8 +27,14 @@ pub(super) fn run(command: &args::GuestSign, json: bool, quiet: bool) -> Result<
         None => command.guest.path()?.join(MANIFEST_FILE),
     };
     let tee = command.tee.into();
-    let info = reference_info(command, &read_manifest(&file)?, tee)
-        .with_context(|| format!("failed to sign for {}", file.display()))?;
+    let manifest = read_manifest(&file)?;
+    ensure!(
+        manifest.group.is_none(),
+        "{} has the reference values of a group, and what is signed are those of its guest: give the guest's guest.json",
+        file.display()
+    );
+    let info =
+        reference_info(command, &manifest, tee).with_context(|| format!("failed to sign for {}", file.display()))?;
     let payload = info.to_json()?;
     let signatory = Signatory::new(&command.signing)?;
     let in_header = signatory.form == Form::Claims;

@@ -1,7 +1,10 @@
 //! Files that lie beside a report or a quote, as those who record evidence leave them. Their names make nothing of them: they
 //! are judged like all that comes along.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use caveau_evidence::{Certificates, dcap::Collateral};
 
@@ -36,9 +39,7 @@ pub(super) fn certificates(file: &Path, report: &[u8], quiet: bool) -> Certifica
 
 /// Collateral that lies beside a quote: under its name, or as collateral.json.
 pub(super) fn collateral(file: &Path, quiet: bool) -> Collateral {
-    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    for name in [format!("{name}.collateral.json"), format!("{stem}.collateral.json"), "collateral.json".to_owned()] {
+    for name in collateral_names(file) {
         let path = file.with_file_name(name);
         if file == Path::new("-") || path == file || !path.is_file() {
             continue;
@@ -53,4 +54,25 @@ pub(super) fn collateral(file: &Path, quiet: bool) -> Collateral {
         }
     }
     Collateral::default()
+}
+
+fn collateral_names(file: &Path) -> [String; 3] {
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    [format!("{name}.collateral.json"), format!("{stem}.collateral.json"), "collateral.json".to_owned()]
+}
+
+/// What lies beside evidence under any of these names. Which of it is looked at depends on what the evidence is, and lacks.
+pub(super) fn lying(file: &Path) -> Vec<PathBuf> {
+    if file == Path::new("-") {
+        return Vec::new();
+    }
+    let certificates = ["vcek", "vlek"].into_iter().chain(AUTHORITIES);
+    let names = certificates.flat_map(|name| ENDINGS.map(|ending| format!("{name}.{ending}")));
+    let names = names.chain(OF_HOSTS.map(str::to_owned)).chain(collateral_names(file));
+    let mut paths: Vec<_> = names.map(|name| file.with_file_name(name)).collect();
+    paths.retain(|path| path != file && path.is_file());
+    paths.sort();
+    paths.dedup();
+    paths
 }

@@ -59,7 +59,7 @@ pub(super) fn expectations(
         (None, None) => None,
         (Some(Reference::Guest(_)), None) => {
             let why = "the launch digest depends on the number of processors";
-            ui::note(quiet, &format!("--cpus is missing, without which --reference expects nothing: {why}"));
+            ui::note(quiet, &format!("--cpus is missing, without which --reference expects no launch digest: {why}"));
             None
         }
         (None, Some(_)) => {
@@ -70,13 +70,9 @@ pub(super) fn expectations(
     };
     let listed = |list: &[_]| (!list.is_empty()).then(|| list.to_vec());
     let products = (!command.product_lines.is_empty()).then(|| command.product_lines.clone());
+    let (option, digest) = policy_digest(policy, reference)?;
     Ok(Expectations {
-        policy_digest: either(
-            "--policy",
-            policy.map(|text| Hex(*PolicyDigest::of(text).as_bytes())),
-            "guest.policy_digest",
-            of_file.policy_digest,
-        )?,
+        policy_digest: either(option, digest, "guest.policy_digest", of_file.policy_digest)?,
         measurements: either("--reference", measurements, "guest.measurements", of_file.measurements)?,
         chips: either("--chip", listed(&command.chips), "chips.allow", of_file.chips)?,
         product_lines: either("--product-line", products, "product_lines", of_file.product_lines)?,
@@ -89,6 +85,24 @@ pub(super) fn expectations(
         )?,
         ..of_file
     })
+}
+
+/// The digest of the policy that must be in force, and the option that says so: a policy's text, or reference values of a group.
+/// Where both do, they must mean the same.
+fn policy_digest(policy: Option<&str>, reference: Option<&Reference>) -> Result<(&'static str, Option<Hex<32>>)> {
+    let of_text = policy.map(|text| Hex(*PolicyDigest::of(text).as_bytes()));
+    let group = match reference {
+        Some(Reference::Guest(manifest)) => manifest.group,
+        Some(Reference::Corim(_)) | None => None,
+    };
+    let of_group = group.map(|group| Hex(*group.policy_sha256.as_bytes()));
+    match (of_text, of_group) {
+        (Some(text), Some(group)) if text != group => bail!(
+            "--policy has the digest {text}, and --reference is of a group whose policy has {group}: give those of one group"
+        ),
+        (None, Some(group)) => Ok(("--reference", Some(group))),
+        (text, _) => Ok(("--policy", text)),
+    }
 }
 
 /// What an option or a field says. Both would leave open which counts.

@@ -1,0 +1,165 @@
+//! Launch digests from the parts, and reference values of a guest, or of a group in it, without running anything.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use caveau_measure::{Firmware, GuestFeatures, KernelHashes, LaunchSpec, VcpuType, Vmm, launch_digest};
+
+use crate::error::IoContext as _;
+use crate::folder::part;
+use crate::{ExpectedDigest, GroupValues, GuestFolder, GuestImageError, Manifest, OVMF, Result, Tee, TeeInfo};
+
+/// What a TEE starts a guest from, as bytes.
+pub(crate) struct Start<'a> {
+    pub(crate) tee: Tee,
+    pub(crate) kernel: &'a [u8],
+    pub(crate) initrd: &'a [u8],
+    pub(crate) cmdline: &'a str,
+    pub(crate) firmware: Firmware<'a>,
+}
+
+/// A kind of machine: its processors' type, and how many it has.
+pub(crate) type Machine = (VcpuType, u32);
+
+impl Start<'_> {
+    /// The launch digest on each of these machines.
+    pub(crate) fn launch_digests(&self, machines: &[Machine]) -> Result<Vec<ExpectedDigest>> {
+        let hashes = KernelHashes::from_bytes(self.kernel, Some(self.initrd), self.cmdline);
+        let digests = machines.iter().map(|&(vcpu_type, vcpus)| {
+            let spec = LaunchSpec {
+                firmware: self.firmware.clone(),
+                kernel: Some(hashes),
+                vcpus,
+                vcpu_type,
+                guest_features: GuestFeatures::SNP,
+                vmm: Vmm::Qemu,
+            };
+            let digest = launch_digest(&spec).map_err(|source| GuestImageError::Measure { tee: self.tee, source })?;
+            Ok(ExpectedDigest { vcpu_type: vcpu_type.to_string(), vcpus, digest })
+        });
+        digests.collect()
+    }
+}
+
+/// Each type with each count from 1 to `vcpus`.
+pub(crate) fn machines(types: &[VcpuType], vcpus: u32) -> Vec<Machine> {
+    types.iter().flat_map(|&vcpu_type| (1..=vcpus).map(move |count| (vcpu_type, count))).collect()
+}
+
+/// For what to predict.
+#[derive(Clone, Debug, Default)]
+pub struct Prediction {
+    /// The group; none for the guest alone.
+    pub group: Option<GroupValues>,
+    /// These processor types; those that guest.json lists where there is none.
+    pub vcpu_types: Vec<VcpuType>,
+    /// 1 to this many processors; the counts that guest.json lists where it is absent.
+    pub vcpus: Option<u32>,
+    /// The AmdSev build of OVMF for `snp`, instead of the guest's own.
+    pub ovmf: Option<PathBuf>,
+}
+
+impl GuestFolder {
+    /// Reference values: the guest's description, with launch digests computed from its parts. Every part is compared with
+    /// guest.json first, and every launch digest that guest.json lists with what is computed.
+    ///
+    /// # Errors
+    /// Where a part is missing or another, or a launch digest is not the one that guest.json lists.
+    pub fn predict(&self, prediction: &Prediction) -> Result<Manifest> {
+        self.check()?;
+        let mut manifest = self.manifest().clone();
+        manifest.group.clone_from(&prediction.group);
+        let ovmf = prediction.ovmf.as_deref().map(read).transpose()?;
+        if let (Some(bytes), Some(info)) = (&ovmf, manifest.tees.get_mut(&Tee::Snp)) {
+            manifest.parts.insert(OVMF.to_owned(), part(bytes));
+            info.firmware = vec![OVMF.to_owned()];
+            // They are of another firmware.
+            info.launch_digests.clear();
+        }
+        let machines = self.machines(prediction)?;
+        for (tee, info) in &mut manifest.tees {
+            let listed = std::mem::take(&mut info.launch_digests);
+            info.launch_digests = self.compute(*tee, info, ovmf.as_deref().filter(|_| *tee == Tee::Snp), &machines)?;
+            self.compare(*tee, &listed, &info.launch_digests)?;
+        }
+        Ok(manifest)
+    }
+
+    /// The machines to compute for, the same for each TEE, so that a TEE whose firmware comes only now has them, too.
+    fn machines(&self, prediction: &Prediction) -> Result<Vec<Machine>> {
+        let listed = || self.manifest().tees.values().flat_map(|info| &info.launch_digests);
+        let mut types = prediction.vcpu_types.clone();
+        if types.is_empty() {
+            for expected in listed() {
+                let vcpu_type = expected
+                    .vcpu_type
+                    .parse()
+                    .map_err(|source| GuestImageError::VcpuType { folder: self.path().to_path_buf(), source })?;
+                if !types.contains(&vcpu_type) {
+                    types.push(vcpu_type);
+                }
+            }
+        }
+        let mut counts: Vec<u32> = match prediction.vcpus {
+            Some(most) => (1..=most).collect(),
+            None => listed().map(|expected| expected.vcpus).collect(),
+        };
+        counts.sort_unstable();
+        counts.dedup();
+        Ok(types.iter().flat_map(|&vcpu_type| counts.iter().map(move |&count| (vcpu_type, count))).collect())
+    }
+
+    /// The launch digests under one TEE; none where its firmware is not known.
+    fn compute(
+        &self,
+        tee: Tee,
+        info: &TeeInfo,
+        ovmf: Option<&[u8]>,
+        machines: &[Machine],
+    ) -> Result<Vec<ExpectedDigest>> {
+        let own = |name: &String| read(self.path().join(name));
+        let firmware = match ovmf {
+            Some(bytes) => vec![bytes.to_vec()],
+            None => info.firmware.iter().map(own).collect::<Result<Vec<_>>>()?,
+        };
+        let Some((first, others)) = firmware.split_first() else { return Ok(Vec::new()) };
+        let names = info.firmware.iter().skip(1).map(String::as_str);
+        let roms: Vec<(&str, &[u8])> = names.zip(others.iter().map(Vec::as_slice)).collect();
+        let cmdline = self.path().join(&info.cmdline);
+        let text = fs::read_to_string(&cmdline).context("read", &cmdline)?;
+        let start = Start {
+            tee,
+            kernel: &own(&info.kernel)?,
+            initrd: &own(&info.initrd)?,
+            cmdline: &text,
+            firmware: match tee {
+                Tee::EmulatedSnp => Firmware::Direct { bios: first, option_roms: &roms },
+                Tee::Snp => Firmware::Ovmf(first),
+            },
+        };
+        start.launch_digests(machines)
+    }
+
+    /// guest.json's launch digests are those of the parts beside it.
+    fn compare(&self, tee: Tee, listed: &[ExpectedDigest], computed: &[ExpectedDigest]) -> Result<()> {
+        for found in computed {
+            let same = |other: &&ExpectedDigest| (&other.vcpu_type, other.vcpus) == (&found.vcpu_type, found.vcpus);
+            if let Some(expected) = listed.iter().find(same).filter(|expected| expected.digest != found.digest) {
+                return Err(GuestImageError::Digest {
+                    folder: self.path().to_path_buf(),
+                    tee,
+                    machine: format!("{} {}", found.vcpus, found.vcpu_type),
+                    expected: Box::new(expected.digest),
+                    found: Box::new(found.digest),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file's bytes.
+fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+    let path = path.as_ref();
+    fs::read(path).context("read", path)
+}
