@@ -1,5 +1,6 @@
 //! The host shows evidence that is not fresh, not whole, or not of this group.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use caveau_tests::{Outcome, guest_folder, hostile::Hostile};
 
 const NONCE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -52,6 +53,55 @@ fn replayed_edited_and_borrowed_evidence() {
     // It claims to be hardware, and its certificates say what it is.
     is_refused(forge("tee", "snp"), &["software-root", "product-line-unknown"]);
 
+    // What happened: an event that is left out, changed or moved, and the log of an earlier moment.
+    let events = path("events.json");
+    let attest = |file: &str| {
+        host.caveau.run(&["attest", &name, "--nonce", NONCE, "--events", "-o", file]).success();
+        let held: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(file).expect("evidence")).expect("JSON");
+        held
+    };
+    let earlier = attest(&events);
+    host.caveau.run(&["exec", &name, "sh"]).expect_code(125);
+    let held = attest(&events);
+    let judged = verify(&events, NONCE).success().json();
+    let shown: Vec<(&str, &str)> = judged["event_log"]["events"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .map(|event| (event["op"].as_str().expect("an op"), event["outcome"].as_str().expect("an outcome")))
+        .collect();
+    assert_eq!(shown.first(), Some(&("mount_layer", "done")), "{shown:?}");
+    assert_eq!(shown.last(), Some(&("exec", "denied")), "{shown:?}");
+    let log = String::from_utf8(decoded(&held["event_log"])).expect("text");
+    let lines: Vec<&str> = log.lines().collect();
+    let without_last = format!("{}\n", lines[..lines.len() - 1].join("\n"));
+    let lies = [without_last, log.replace("\"denied\"", "\"done\""), log.replacen("mount_layer", "mount_other", 1)];
+    for lie in &lies {
+        let mut forged = held.clone();
+        forged["event_log"] = encoded(lie.as_bytes()).into();
+        std::fs::write(&edited, forged.to_string()).expect("written");
+        is_refused(verify(&edited, NONCE), &["event-log"]);
+    }
+    // Log and head of before, which go together, with the report of now.
+    let mut forged = held.clone();
+    for field in ["event_log", "runtime_data"] {
+        forged[field] = earlier[field].clone();
+    }
+    std::fs::write(&edited, forged.to_string()).expect("written");
+    is_refused(verify(&edited, NONCE), &["report-data"]);
+    // A challenge's evidence is none of a log, nor the other way round.
+    let mut forged = original.clone();
+    for field in ["event_log", "runtime_data"] {
+        forged[field] = held[field].clone();
+    }
+    std::fs::write(&edited, forged.to_string()).expect("written");
+    is_refused(verify(&edited, NONCE), &["report-data"]);
+    let mut forged = held;
+    forged.as_object_mut().expect("an object").remove("event_log");
+    std::fs::write(&edited, forged.to_string()).expect("written");
+    is_refused(verify(&edited, NONCE), &["report-data"]);
+
     // Truncated, with a field too many, and not JSON at all: no evidence.
     let mut forged = original;
     forged["trust_me"] = true.into();
@@ -59,6 +109,14 @@ fn replayed_edited_and_borrowed_evidence() {
         std::fs::write(&edited, broken).expect("written");
         verify(&edited, NONCE).expect_code(2);
     }
+}
+
+fn decoded(value: &serde_json::Value) -> Vec<u8> {
+    BASE64_STANDARD.decode(value.as_str().expect("text")).expect("base64")
+}
+
+fn encoded(bytes: &[u8]) -> String {
+    BASE64_STANDARD.encode(bytes)
 }
 
 /// Checks fail with these codes, and no other does.

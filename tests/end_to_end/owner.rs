@@ -68,7 +68,7 @@ fn an_owner_sees_what_the_host_does_not() {
         setting.owner("exec", key, &[flags, &["--"], command].concat(), input)
     };
     assert_eq!(exec("mine", &[], &["sh", "-c", "echo hello; exit 3"], b"").expect_code(3).stdout, "hello\n");
-    let long: Vec<u8> = (0..300_000u32).map(|i| b'a' + (i % 23) as u8).collect();
+    let long: Vec<u8> = (0..400_000u32).map(|i| b'a' + (i % 23) as u8).collect();
     assert_eq!(exec("mine", &["-i"], &["cat"], &long).success().stdout.as_bytes(), long);
     exec("mine", &[], &["/no/such/program"], b"").expect_code(127);
     let who = ["--user", "12:34", "--workdir", "/tmp", "-e", "A=b"];

@@ -29,6 +29,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// How long input may wait for room before the host is told how much was taken.
 const INPUT: Duration = Duration::from_secs(10);
 
+/// The same for an owner.
+const OWNERS_INPUT: Duration = Duration::from_millis(50);
+
 /// Ended processes of one container, its first not counted, whose exits are kept although the host has heard all of them.
 const KEPT_HEARD: usize = 32;
 
@@ -233,7 +236,9 @@ impl Live {
         if bytes.len() > MAX_CHUNK {
             return Err(invalid(format!("input of {} bytes: send at most {MAX_CHUNK}", bytes.len())));
         }
-        let end = Instant::now().checked_add(self.patience);
+        // An owner's requests are answered one after the other: the next may be what makes room.
+        let patience = if viewer == Viewer::Host { self.patience } else { self.patience.min(OWNERS_INPUT) };
+        let end = Instant::now().checked_add(patience);
         let mut written = 0usize;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             match process.watch.stdio().write_input(rest) {

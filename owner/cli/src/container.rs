@@ -127,7 +127,7 @@ fn owners(options: &ContainerOptions) -> Result<Owners> {
         Ok(Owner { key: key.parse().or_else(|_| owner_key(Path::new(key)))?, may: rights })
     };
     let owners = options.owner.iter().map(|text| owner(text).with_context(|| format!("--owner {text}")));
-    Ok(Owners::try_from(owners.collect::<Result<Vec<_>>>()?).context("--owner")?)
+    Owners::try_from(owners.collect::<Result<Vec<_>>>()?).context("--owner")
 }
 
 /// By what policies know the key in a file: a public one, or the public part of a private one, in PEM.

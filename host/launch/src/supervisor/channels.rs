@@ -69,7 +69,7 @@ fn carry(client: &AgentClient, stream: &TcpStream) -> Result<(), CallError> {
         (AgentReply::Channel { channel }, _) => channel,
         (other, _) => return Err(unexpected(&other)),
     };
-    let result = thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| {
             // What fails here ends the channel, which the other direction sees.
             let _ = bring(client, channel, stream);
@@ -79,8 +79,7 @@ fn carry(client: &AgentClient, stream: &TcpStream) -> Result<(), CallError> {
         // Wakes the other direction.
         let _ = stream.shutdown(Shutdown::Both);
         result
-    });
-    result
+    })
 }
 
 /// From outside to the guest, until whoever is there has no more.

@@ -214,13 +214,12 @@ fn process(command: &args::OwnerExec) -> ProcessSpec {
 
 /// Carries a process's streams until it has ended; its code.
 fn follow(channel: &mut Channel, process: &ProcessId, command: &args::OwnerExec) -> Result<u8> {
-    let typed = command.interactive.then(typed).transpose()?;
-    let mut feeding = typed.is_some();
+    let mut typing = command.interactive.then(Typing::begin).transpose()?;
     let mut open = if command.tty { vec![Stream::Stdout] } else { vec![Stream::Stdout, Stream::Stderr] };
     let mut timeout_ms = SHORT_MS;
     while !open.is_empty() {
-        while let Some(bytes) = typed.as_ref().filter(|_| feeding).and_then(|typed| typed.try_recv().ok()) {
-            feeding = feed(channel, process, &bytes)?;
+        if let Some(typing) = &mut typing {
+            typing.feed(channel, process)?;
         }
         let mut still = Vec::new();
         let mut heard = false;
@@ -238,7 +237,8 @@ fn follow(channel: &mut Channel, process: &ProcessId, command: &args::OwnerExec)
         }
         open = still;
         // Whoever types is answered soon; a program that is quiet is asked less often.
-        timeout_ms = if heard || feeding { SHORT_MS } else { (timeout_ms * 2).min(LONG_MS) };
+        let is_typing = typing.as_ref().is_some_and(|typing| !typing.ended);
+        timeout_ms = if heard || is_typing { SHORT_MS } else { (timeout_ms * 2).min(LONG_MS) };
     }
     loop {
         match channel.call(AgentRequest::Wait { process: process.clone(), timeout_ms: 60_000 }, &[])? {
@@ -265,28 +265,49 @@ fn typed() -> Result<Receiver<Vec<u8>>> {
     Ok(receiver)
 }
 
-/// Hands input to the process; whether more can follow.
-fn feed(channel: &mut Channel, process: &ProcessId, bytes: &[u8]) -> Result<bool> {
-    let process = || process.clone();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match channel.call(AgentRequest::WriteInput { process: process() }, rest) {
-            Ok((AgentReply::Written { bytes }, _)) => rest = rest.get(usize::try_from(bytes)?..).unwrap_or_default(),
-            Ok((other, _)) => return Err(unexpected(&other)),
-            // It has closed its input, or ended.
-            Err(error) if error.is::<AgentError>() => return Ok(false),
-            Err(error) => return Err(error),
+/// What is typed, and what of it the process has not taken yet.
+struct Typing {
+    typed: Receiver<Vec<u8>>,
+    left: Vec<u8>,
+    ended: bool,
+}
+
+impl Typing {
+    fn begin() -> Result<Self> {
+        Ok(Self { typed: typed()?, left: Vec::new(), ended: false })
+    }
+
+    /// Hands the process as much as it takes now. One that takes nothing is asked again later: what it writes has to be read
+    /// meanwhile, for it may wait for that.
+    fn feed(&mut self, channel: &mut Channel, process: &ProcessId) -> Result<()> {
+        if self.ended {
+            return Ok(());
         }
+        if self.left.is_empty() {
+            let Ok(bytes) = self.typed.try_recv() else { return Ok(()) };
+            if bytes.is_empty() {
+                self.ended = true;
+                // One that has ended needs no word of it.
+                return refused(channel.call(AgentRequest::CloseInput { process: process.clone() }, &[])).map(drop);
+            }
+            self.left = bytes;
+        }
+        match refused(channel.call(AgentRequest::WriteInput { process: process.clone() }, &self.left))? {
+            Some((AgentReply::Written { bytes }, _)) => drop(self.left.drain(..usize::try_from(bytes)?)),
+            Some((other, _)) => return Err(unexpected(&other)),
+            // It has closed its input, or ended.
+            None => self.ended = true,
+        }
+        Ok(())
     }
-    if bytes.is_empty() {
-        // One that has ended needs no word of it.
-        let closed = channel.call(AgentRequest::CloseInput { process: process() }, &[]);
-        return match closed {
-            Err(error) if !error.is::<AgentError>() => Err(error),
-            _ => Ok(false),
-        };
+}
+
+/// Nothing where the guest refused.
+fn refused(answer: Result<(AgentReply, Vec<u8>)>) -> Result<Option<(AgentReply, Vec<u8>)>> {
+    match answer {
+        Err(error) if error.is::<AgentError>() => Ok(None),
+        other => other.map(Some),
     }
-    Ok(true)
 }
 
 #[cfg(test)]
