@@ -221,10 +221,14 @@ impl Desk<'_> {
             INITRD => &["agent", "kernel"],
             other => &[other],
         };
-        let reasons: Vec<String> = ingredients
-            .iter()
-            .filter_map(|name| Some(format!("{name}: {}", self.rebuilt.missing.get(*name)?)))
-            .collect();
+        // Where the ingredient is the thing itself, its name stands there already.
+        let told = |ingredient: &str, reason: &str| match name {
+            AGENT => reason.to_owned(),
+            _ if name == ingredient => reason.to_owned(),
+            _ => format!("{ingredient}: {reason}"),
+        };
+        let missing = ingredients.iter().filter_map(|name| Some(told(name, self.rebuilt.missing.get(*name)?)));
+        let reasons: Vec<String> = missing.collect();
         let reason = match (reasons.is_empty(), name) {
             (false, _) => reasons.join("; "),
             (true, CONFIGURATION) => "the kernel's folder has no configuration beside it".to_owned(),

@@ -131,13 +131,13 @@ fn what_is_missing_is_said_and_is_no_success() {
     let lacking = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), false)).collect::<Vec<_>>();
     let (agent, reason) = without(&|some| some.agent = None, "agent");
     assert_eq!(agent, lacking(&["agent", "agent.json", "initrd.img", launch]));
-    assert_eq!(reason, "agent: not to be had");
+    assert_eq!(reason, "not to be had");
     let (kernel, reason) = without(&|some| some.kernel = None, "kernel");
     assert_eq!(kernel, lacking(&["initrd.img", "vmlinux", "vmlinuz", launch]));
     assert_eq!(reason, "kernel: not to be had");
     let (rom, reason) = without(&|some| drop(some.firmware.remove("pvh.bin")), "pvh.bin");
     assert_eq!(rom, lacking(&["pvh.bin", launch]));
-    assert_eq!(reason, "pvh.bin: not to be had");
+    assert_eq!(reason, "not to be had");
 }
 
 #[test]

@@ -16,6 +16,9 @@ use crate::{
     ui::{self, Colour},
 };
 
+/// How the name begins of a launch digest that differs.
+const ONE_LAUNCH: &str = "launch digest of ";
+
 /// Runs it.
 ///
 /// # Errors
@@ -117,8 +120,13 @@ fn print(comparison: &Comparison) -> Result<()> {
     rebuilt.obtained.iter().try_for_each(|(name, how)| ui::line(format_args!("{name}: {}", ui::harmless(how))))?;
     rebuilt.notes.iter().try_for_each(|note| ui::line(format_args!("note: {}", ui::harmless(note))))?;
     ui::print("\n")?;
-    for found in &comparison.found {
-        ui::print(&told(found))?;
+    // Where one part is another one, all launch digests with it are: one of them will do here.
+    let is_launch = |found: &&Found| found.name.starts_with(ONE_LAUNCH);
+    let shown = comparison.found.iter().filter(|found| !is_launch(found));
+    let launches: Vec<_> = comparison.found.iter().filter(is_launch).collect();
+    shown.chain(launches.iter().take(1).copied()).try_for_each(|found| ui::print(&told(found)))?;
+    if launches.len() > 1 {
+        ui::line(format_args!("             and {} launch digests more; --json has all", launches.len() - 1))?;
     }
     let count = |wanted: fn(&Verdict) -> bool| comparison.found.iter().filter(|found| wanted(&found.verdict)).count();
     let differ = count(|verdict| matches!(verdict, Verdict::Differs { .. }));
