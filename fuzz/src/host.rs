@@ -3,15 +3,20 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use caveau_guest_image::{GuestFolder, Sha256, Tee, read_manifest};
+use caveau_guest_image::{AgentContents, GuestFolder, Sha256, Tee, read_manifest};
 use caveau_launch::{Follow, LogEntry, LogReader, Qmp};
 use caveau_protocol::Stream;
 
 use crate::Target;
 use crate::archives::Place;
+
+/// agent.json, what is in a guest's agent: what is accepted is written and read back the same, and leads nowhere else.
+pub(crate) const AGENT_CONTENTS: Target =
+    Target { name: "agent_contents", run: agent_contents, seeds: agents, fixtures: &[], rounds: 600 };
 
 /// guest.json, a verifier's reference values: what is accepted is written and read back the same.
 pub(crate) const GUEST_MANIFEST: Target =
@@ -23,6 +28,26 @@ pub(crate) const QMP: Target = Target { name: "qmp", run: qmp, seeds: qmp_lines,
 /// A group's log.
 pub(crate) const LOG_FILE: Target =
     Target { name: "log_file", run: log_file, seeds: log_lines, fixtures: &[], rounds: 600 };
+
+fn agent_contents(data: &[u8]) {
+    let path = Path::new("agent.json");
+    let Ok(contents) = AgentContents::parse(path, data) else { return };
+    let again = AgentContents::parse(path, contents.to_json().as_bytes()).expect("what was written can be read");
+    assert_eq!(again, contents);
+    let there = |id: &String| contents.crates.iter().any(|info| info.id() == *id);
+    assert!(there(&contents.agent) && contents.crates.iter().flat_map(|info| &info.dependencies).all(there));
+}
+
+fn agents() -> Vec<Vec<u8>> {
+    let sha256 = Sha256::of(b"program");
+    let text = format!(
+        r#"{{"format":1,"program":"{sha256}","agent":"a@0.1.0","crates":[
+        {{"name":"a","version":"0.1.0","origin":"workspace","license":"MIT","role":"linked","dependencies":["b@1.0.0+x"]}},
+        {{"name":"b","version":"1.0.0+x","origin":"registry","checksum":"{sha256}","role":"procedural-macro","dependencies":[]}}],
+        "libraries":[{{"file":"libc.a","sha256":"{sha256}","package":"libc6-dev","version":"2","license":"LGPL"}}]}}"#
+    );
+    vec![text.into_bytes()]
+}
 
 fn guest_manifest(data: &[u8]) {
     let place = Place::new();
@@ -49,7 +74,12 @@ fn manifests() -> Vec<Vec<u8>> {
         "modules":[],"parts":{{"vmlinuz":{part},"initrd.img":{part},"cmdline.snp":{part},"OVMF.fd":{part}}},
         "tees":{{"snp":{{"kernel":"vmlinuz","initrd":"initrd.img","cmdline":"cmdline.snp","firmware":["OVMF.fd"],"launch_digests":[]}}}}}}"#
     );
-    vec![text.into_bytes()]
+    let build = format!(
+        r#""build":{{"source_sha256":"{sha256}","commit":"0","compiler":"rustc","c_compiler":"gcc","target":"x86_64","profile":"guest","flags":["-C"]}}"#
+    );
+    let recorded = text.replace(r#""version":"0.1.0","#, &format!(r#""version":"0.1.0",{build},"#));
+    let package = r#""packages":{"OVMF.fd":{"name":"ovmf","version":"1","path":"/usr/share/OVMF.fd"}},"tees""#;
+    vec![text.into_bytes(), recorded.replace(r#""tees""#, package).into_bytes()]
 }
 
 fn qmp(data: &[u8]) {

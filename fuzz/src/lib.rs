@@ -44,6 +44,7 @@ pub struct Target {
 
 /// All targets, by name.
 pub const TARGETS: &[Target] = &[
+    host::AGENT_CONTENTS,
     ports::AGENT_REPLIES,
     ports::AGENT_REQUESTS,
     foreign::ANY_EVIDENCE,

@@ -68,7 +68,7 @@ macro_rules! replays {
 }
 
 replays! {
-    agent_replies agent_requests any_evidence archive_image archive_manifest archive_tar azure_evidence cbor
+    agent_contents agent_replies agent_requests any_evidence archive_image archive_manifest archive_tar azure_evidence cbor
     certificate certificate_table collateral corim did_x509 envelope evidence_file guest_link guest_manifest id_block
     image_config image_policy layer_stream layer_tar log_file manifest ovmf policy_fragment policy_input
     policy_record policy_requests policy_text processor_link protocol_frame qmp quote reference reference_info registry_answers

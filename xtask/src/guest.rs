@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use caveau_guest_image::{GuestFolder, Inputs, build};
+use caveau_guest_image::{FirmwareFile, GuestFolder, Inputs, build, record_beside};
 
 use crate::setup::{Setup, build_agent, build_agent_in};
 use crate::{user_folder, work_folder};
@@ -24,9 +24,16 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// # Errors
 /// Where a build fails.
 pub(crate) fn build_once(root: &Path, setup: &Setup) -> Result<PathBuf> {
-    let folder = work_folder(root).join("guest");
-    assemble(setup, &setup.kernel, &build_agent(root)?, &folder)?;
-    Ok(folder)
+    build_into(root, setup, &work_folder(root).join("guest"))
+}
+
+/// As [`build_once`], in another folder.
+///
+/// # Errors
+/// Where a build fails.
+pub(crate) fn build_into(root: &Path, setup: &Setup, folder: &Path) -> Result<PathBuf> {
+    assemble(setup, &setup.kernel, &build_agent(root)?, folder)?;
+    Ok(folder.to_path_buf())
 }
 
 /// As [`build_once`], with the kernel that the distribution ships.
@@ -97,10 +104,11 @@ fn assemble(setup: &Setup, kernel: &Path, agent: &Path, folder: &Path) -> Result
     let inputs = Inputs {
         kernel: kernel.to_path_buf(),
         agent: agent.to_path_buf(),
+        agent_record: Some(record_beside(agent)),
         agent_version: VERSION.to_owned(),
         svn: SVN,
-        bios: setup.bios.clone(),
-        pvh_rom: setup.pvh_rom.clone(),
+        bios: FirmwareFile::find(setup.bios.clone()),
+        pvh_rom: FirmwareFile::find(setup.pvh_rom.clone()),
         ovmf: None,
         vcpu_types: vec!["EPYC-v4".parse()?],
         vcpus: VCPUS,

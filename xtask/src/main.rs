@@ -8,6 +8,7 @@ mod images;
 mod layering;
 mod process;
 mod product;
+mod reproduce;
 mod setup;
 mod soak;
 mod test;
@@ -38,6 +39,7 @@ enum Command {
     /// Show the main job: an image runs, proves what it is, and three lies of its host fail.
     Demo,
     Fuzz(fuzz::Arguments),
+    Guest(reproduce::Arguments),
     /// Many starts and stops, and many groups at once: nothing may be left over.
     Soak {
         /// Starts and stops.
@@ -70,6 +72,7 @@ fn main() -> Result<()> {
         Command::Bench(arguments) => bench::bench(&root, &arguments),
         Command::Demo => demo::demo(&root),
         Command::Fuzz(arguments) => fuzz::fuzz(&root, &arguments),
+        Command::Guest(arguments) => reproduce::run(&root, &arguments),
         Command::Soak { cycles, groups } => soak::soak(&root, cycles, groups),
         Command::Test { filter } => test::test(&root, &filter),
     }

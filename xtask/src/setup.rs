@@ -3,6 +3,7 @@
 //! Installs packages (as root, or with sudo), and puts everything else below `.caveau` in the workspace: package lists of its own,
 //! so that the machine's package sources stay as they are, and the guest's kernels. What only tests use is prepared for them alone.
 
+mod again;
 mod agent;
 mod apt;
 mod components;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
+pub(crate) use again::Again;
 pub(crate) use agent::{build_agent, build_agent_in};
 pub(crate) use debian13::debian13;
 use oracle::Oracles;

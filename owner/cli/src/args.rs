@@ -289,39 +289,14 @@ pub(crate) enum MeasuredTee {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Guest {
     /// Put kernel, modules and agent together.
-    #[command(after_help = examples::GUEST_BUILD)]
-    Build {
-        /// `own` (made for this), `distro` (Debian's), or the folder of an unpacked kernel package.
-        #[arg(long, value_name = "KERNEL", default_value = "own")]
-        kernel: KernelChoice,
-        /// The agent's static binary.
-        #[arg(long, value_name = "FILE")]
-        agent: PathBuf,
-        /// SeaBIOS image that boots the emulated machine.
-        #[arg(long, value_name = "FILE", default_value = "/usr/share/seabios/bios-256k.bin")]
-        bios: PathBuf,
-        /// QEMU's option ROM that enters the kernel.
-        #[arg(long, value_name = "FILE", default_value = "/usr/share/qemu/pvh.bin")]
-        pvh_rom: PathBuf,
-        /// OVMF firmware, AmdSev build, to compute launch digests on SEV-SNP with.
-        #[arg(long, value_name = "FILE")]
-        snp_firmware: Option<PathBuf>,
-        /// Security version of this guest: raise it with each fix that verifiers shall insist on.
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        svn: u32,
-        /// List launch digests for these processor types; may be repeated.
-        #[arg(long, value_name = "TYPE", default_values = ["EPYC-v4", "EPYC-Milan", "EPYC-Genoa", "EPYC-Turin"])]
-        cpu_type: Vec<caveau_measure::VcpuType>,
-        /// List launch digests for 1 to this many processors.
-        #[arg(long, value_name = "N", default_value_t = 16)]
-        max_cpus: u32,
-        /// Folder to write [default: $XDG_DATA_HOME/caveau/guest].
-        #[arg(long, short, value_name = "FOLDER")]
-        output: Option<PathBuf>,
-    },
+    Build(Box<GuestBuild>),
     /// The guest's own kernel.
     #[command(subcommand, after_help = examples::GUEST_KERNEL)]
     Kernel(GuestKernel),
+    /// Build a guest again from what its guest.json records, and say part by part whether it is the same.
+    Reproduce(Box<GuestReproduce>),
+    /// Print what software is in a guest, from where and under which licence: a bill of materials (CycloneDX 1.6, JSON).
+    Sbom(GuestSbom),
     /// Sign a guest's launch digests as reference values that others can verify by.
     #[command(after_help = examples::GUEST_SIGN)]
     Sign(Box<GuestSign>),
@@ -331,6 +306,82 @@ pub(crate) enum Guest {
         #[command(flatten)]
         guest: GuestFolder,
     },
+}
+
+/// `caveau guest build`.
+#[derive(Debug, Args)]
+#[command(after_help = examples::GUEST_BUILD)]
+pub(crate) struct GuestBuild {
+    /// `own` (made for this), `distro` (Debian's), or the folder of an unpacked kernel package.
+    #[arg(long, value_name = "KERNEL", default_value = "own")]
+    pub(crate) kernel: KernelChoice,
+    /// The agent's static binary.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) agent: PathBuf,
+    /// What the agent's build recorded of it [default: the agent's name with .json, where that is there].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) agent_record: Option<PathBuf>,
+    /// SeaBIOS image that boots the emulated machine.
+    #[arg(long, value_name = "FILE", default_value = "/usr/share/seabios/bios-256k.bin")]
+    pub(crate) bios: PathBuf,
+    /// QEMU's option ROM that enters the kernel.
+    #[arg(long, value_name = "FILE", default_value = "/usr/share/qemu/pvh.bin")]
+    pub(crate) pvh_rom: PathBuf,
+    /// OVMF firmware, AmdSev build, to compute launch digests on SEV-SNP with.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) snp_firmware: Option<PathBuf>,
+    /// Security version of this guest: raise it with each fix that verifiers shall insist on.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) svn: u32,
+    /// List launch digests for these processor types; may be repeated.
+    #[arg(long, value_name = "TYPE", default_values = ["EPYC-v4", "EPYC-Milan", "EPYC-Genoa", "EPYC-Turin"])]
+    pub(crate) cpu_type: Vec<caveau_measure::VcpuType>,
+    /// List launch digests for 1 to this many processors.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub(crate) max_cpus: u32,
+    /// Folder to write [default: $XDG_DATA_HOME/caveau/guest].
+    #[arg(long, short, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `caveau guest sbom`.
+#[derive(Debug, Args)]
+#[command(after_help = examples::GUEST_SBOM)]
+pub(crate) struct GuestSbom {
+    /// The guest's folder, or the guest.json in it [default: the guest folder].
+    #[arg(value_name = "FOLDER|GUEST.JSON")]
+    pub(crate) guest_or_file: Option<PathBuf>,
+    /// Where to write it [default: standard output].
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) guest: GuestFolder,
+}
+
+/// `caveau guest reproduce`.
+#[derive(Debug, Args)]
+#[command(after_help = examples::GUEST_REPRODUCE)]
+pub(crate) struct GuestReproduce {
+    /// The guest.json, or the folder that it is in [default: that of the guest folder].
+    #[arg(value_name = "GUEST.JSON|FOLDER")]
+    pub(crate) guest_or_file: Option<PathBuf>,
+    /// Checkout of Caveau to build from. Its build runs as you: take it from where you trust it.
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub(crate) source: PathBuf,
+    /// Take from the checkout's build folder what is compiled there already; without, the agent is compiled in an empty one.
+    #[arg(long)]
+    pub(crate) reuse: bool,
+    /// Compile the kernel again, even where one that was compiled from the same is kept: some ten minutes on two processors.
+    #[arg(long)]
+    pub(crate) compile_kernel: bool,
+    /// Keep what was built in this folder, which must be empty or not be there.
+    #[arg(long, short, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+    /// Build nothing: compare what `cargo xtask guest --like` built in this folder.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["source", "reuse", "compile_kernel", "output"])]
+    pub(crate) rebuilt: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) guest: GuestFolder,
 }
 
 /// `caveau guest sign`.

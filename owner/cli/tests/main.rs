@@ -6,6 +6,7 @@ mod expected;
 #[path = "../../../core/evidence/tests/fixtures/mod.rs"]
 mod fixtures;
 mod fragment;
+mod guest;
 mod layer;
 mod measure;
 mod measure_group;

@@ -1,27 +1,38 @@
 //! From inputs to a guest folder.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use caveau_measure::{Firmware, VcpuType};
+use caveau_measure::VcpuType;
 
 use crate::elf::Elf;
-use crate::error::IoContext as _;
 use crate::folder::{part, write};
-use crate::kernel::Kernel;
-use crate::module::module_error;
-use crate::modules::{Module, select};
-use crate::predict::{Start, machines};
-use crate::{
-    Agent, FORMAT, GuestFolder, GuestImageError, KERNEL_ELF, KERNEL_IMAGE, KernelInfo, Manifest, ModuleInfo, OVMF,
-    Result, Sha256, Tee, TeeInfo, initrd,
-};
+use crate::parts::{INITRD, Made, Sources, launch_digests};
+use crate::{Agent, FORMAT, GuestFolder, GuestImageError, Manifest, OVMF, PackageFile, Result, Sha256, Tee, TeeInfo};
 
 /// Launch digests are listed for 1 up to this many vCPUs at most.
 pub const MAX_EXPECTED_VCPUS: u32 = 64;
 
-const INITRD: &str = "initrd.img";
 const BIOS: &str = "bios-256k.bin";
 const PVH_ROM: &str = "pvh.bin";
+
+/// A file that runs before the kernel.
+#[derive(Clone, Debug)]
+pub struct FirmwareFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The package that it is from, for guest.json.
+    pub package: Option<PackageFile>,
+}
+
+impl FirmwareFile {
+    /// The file, with the package where it is an installed one's.
+    #[must_use]
+    pub fn find(path: PathBuf) -> Self {
+        let package = PackageFile::of(&path);
+        Self { path, package }
+    }
+}
 
 /// What a guest is made of.
 #[derive(Clone, Debug)]
@@ -31,20 +42,36 @@ pub struct Inputs {
     pub kernel: PathBuf,
     /// The agent: a static x86-64 program.
     pub agent: PathBuf,
+    /// What its build recorded of it ([`crate::AgentRecord`]).
+    pub agent_record: Option<PathBuf>,
     /// The agent's version, for guest.json.
     pub agent_version: String,
     /// The guest's security version.
     pub svn: u32,
     /// SeaBIOS (`bios-256k.bin`).
-    pub bios: PathBuf,
+    pub bios: FirmwareFile,
     /// QEMU's option ROM for PVH boot (`pvh.bin`).
-    pub pvh_rom: PathBuf,
+    pub pvh_rom: FirmwareFile,
     /// The AmdSev build of OVMF; without it there are no launch digests for `snp`.
-    pub ovmf: Option<PathBuf>,
+    pub ovmf: Option<FirmwareFile>,
     /// Launch digests are listed for these vCPU types …
     pub vcpu_types: Vec<VcpuType>,
     /// … and 1 to this many vCPUs, at most [`MAX_EXPECTED_VCPUS`].
     pub vcpus: u32,
+}
+
+impl Inputs {
+    /// The firmware, by the part's name.
+    fn firmware(&self) -> BTreeMap<&'static str, &FirmwareFile> {
+        let ovmf = self.ovmf.as_ref().map(|file| (OVMF, file));
+        [(BIOS, &self.bios), (PVH_ROM, &self.pvh_rom)].into_iter().chain(ovmf).collect()
+    }
+
+    /// The machines whose launch digests are listed.
+    fn machines(&self) -> impl Iterator<Item = (VcpuType, u32)> {
+        let counts = 1..=self.vcpus.min(MAX_EXPECTED_VCPUS);
+        self.vcpu_types.iter().flat_map(move |&vcpu_type| counts.clone().map(move |count| (vcpu_type, count)))
+    }
 }
 
 /// Builds a guest from `inputs` into the folder `output`, which is replaced where it holds a guest already.
@@ -52,32 +79,30 @@ pub struct Inputs {
 /// # Errors
 /// [`GuestImageError`]; nothing is left behind then, and an older guest in `output` stays as it was.
 pub fn build(inputs: &Inputs, output: &Path) -> Result<GuestFolder> {
-    let kernel = Kernel::open(&inputs.kernel)?;
-    let modules = select(&kernel.modules, &kernel.release)?;
-    let agent = read_agent(&inputs.agent)?;
-    let initrd = initrd::archive(&agent, &modules).map_err(|error| module_error(INITRD, error.to_string()))?;
-    let read = |path: &PathBuf| std::fs::read(path).context("read", path);
-    let (bios, pvh_rom) = (read(&inputs.bios)?, read(&inputs.pvh_rom)?);
-    let ovmf = inputs.ovmf.as_ref().map(read).transpose()?;
-
-    let mut files: Vec<(&str, &[u8])> = vec![
-        (KERNEL_IMAGE, &kernel.bz_image),
-        (KERNEL_ELF, &kernel.elf),
-        (INITRD, &initrd),
-        (BIOS, &bios),
-        (PVH_ROM, &pvh_rom),
-    ];
-    files.extend(Tee::ALL.map(|tee| (tee.cmdline_file(), tee.cmdline().as_bytes())));
-    files.extend(ovmf.as_deref().map(|ovmf| (OVMF, ovmf)));
-
-    let rom = [(PVH_ROM, pvh_rom.as_slice())];
-    let direct = Firmware::Direct { bios: &bios, option_roms: &rom };
-    let of_hardware = ovmf.as_deref().map(|ovmf| (Firmware::Ovmf(ovmf), &[OVMF][..]));
-    let tees = [
-        (Tee::EmulatedSnp, &kernel.elf, Some((direct, &[BIOS, PVH_ROM][..]))),
-        (Tee::Snp, &kernel.bz_image, of_hardware),
-    ];
-    let tees = tees.map(|(tee, kernel, firmware)| Ok((tee, describe(inputs, tee, (kernel, &initrd), firmware)?)));
+    let firmware = inputs.firmware();
+    let made = Made::of(&Sources {
+        kernel: Some(&inputs.kernel),
+        agent: Some(&inputs.agent),
+        agent_record: inputs.agent_record.as_deref(),
+        firmware: firmware.iter().map(|(name, file)| (*name, file.path.as_path())).collect(),
+    })?;
+    let Made { files, kernel: Some((kernel, modules)), agent: Some((agent, record)) } = made else {
+        // Both were asked for: what cannot be made of them is an error before.
+        return Err(GuestImageError::Agent { path: inputs.agent.clone(), reason: "no guest was made of it" });
+    };
+    let snp: &[&str] = if inputs.ovmf.is_some() { &[OVMF] } else { &[] };
+    let tees = [(Tee::EmulatedSnp, &[BIOS, PVH_ROM][..]), (Tee::Snp, snp)].map(|(tee, firmware)| {
+        let mut info = TeeInfo {
+            kernel: tee.kernel_file().to_owned(),
+            initrd: INITRD.to_owned(),
+            cmdline: tee.cmdline_file().to_owned(),
+            firmware: firmware.iter().map(|name| (*name).to_owned()).collect(),
+            launch_digests: Vec::new(),
+        };
+        info.launch_digests = launch_digests(tee, &info, &files, inputs.machines())?;
+        Ok((tee, info))
+    });
+    let packages = firmware.into_iter().filter_map(|(name, file)| Some((name.to_owned(), file.package.clone()?)));
 
     let manifest = Manifest {
         format: FORMAT,
@@ -86,28 +111,16 @@ pub fn build(inputs: &Inputs, output: &Path) -> Result<GuestFolder> {
             version: inputs.agent_version.clone(),
             sha256: Sha256::of(&agent),
             toolchain: toolchain(&agent),
+            build: record.map(|record| record.build),
         },
-        kernel: KernelInfo { release: kernel.release, banner: kernel.banner, package: kernel.package },
-        modules: modules.iter().map(module_info).collect(),
-        parts: files.iter().map(|(name, contents)| ((*name).to_owned(), part(contents))).collect(),
+        kernel,
+        modules,
+        parts: files.iter().map(|(name, contents)| (name.clone(), part(contents))).collect(),
+        packages: packages.collect(),
         tees: tees.into_iter().collect::<Result<_>>()?,
         group: None,
     };
     write(output, &files, manifest)
-}
-
-/// The agent's bytes, if they are a program that the kernel can start in an initrd without libraries.
-fn read_agent(path: &Path) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).context("read", path)?;
-    let reason = match Elf::parse(&bytes) {
-        None => Some("it is not an x86-64 ELF file"),
-        Some(elf) if elf.has_interpreter() => Some("it needs a dynamic loader, which the guest has not"),
-        Some(_) => None,
-    };
-    match reason {
-        Some(reason) => Err(GuestImageError::Agent { path: path.to_path_buf(), reason }),
-        None => Ok(bytes),
-    }
 }
 
 /// What the program says of the compilers and the linker that made it: the texts of its section `.comment`, where it has
@@ -119,39 +132,12 @@ fn toolchain(program: &[u8]) -> Vec<String> {
     printable.map(std::borrow::Cow::into_owned).take(16).collect()
 }
 
-fn module_info(module: &Module) -> ModuleInfo {
-    ModuleInfo { name: module.name.clone(), sha256: Sha256::of(&module.bytes), tee: module.tee }
-}
-
-/// How one TEE starts the guest: from kernel and initrd, under a firmware, of which the files' names are given with it.
-fn describe(
-    inputs: &Inputs,
-    tee: Tee,
-    (kernel, initrd): (&[u8], &[u8]),
-    firmware: Option<(Firmware<'_>, &[&str])>,
-) -> Result<TeeInfo> {
-    let machines = machines(&inputs.vcpu_types, inputs.vcpus.min(MAX_EXPECTED_VCPUS));
-    let (launch_digests, names) = match firmware {
-        Some((firmware, names)) => {
-            (Start { tee, kernel, initrd, cmdline: tee.cmdline(), firmware }.launch_digests(&machines)?, names)
-        }
-        None => (Vec::new(), &[][..]),
-    };
-    Ok(TeeInfo {
-        kernel: tee.kernel_file().to_owned(),
-        initrd: INITRD.to_owned(),
-        cmdline: tee.cmdline_file().to_owned(),
-        firmware: names.iter().map(|name| (*name).to_owned()).collect(),
-        launch_digests,
-    })
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::fs;
 
-    use caveau_measure::{GuestFeatures, KernelHashes, LaunchSpec, Vmm, launch_digest};
+    use caveau_measure::{Firmware, GuestFeatures, KernelHashes, LaunchSpec, Vmm, launch_digest};
 
     use super::*;
     use crate::{ExpectedDigest, GroupValues, MANIFEST_FILE, Prediction, read_manifest};
@@ -173,7 +159,7 @@ mod tests {
     }
 
     /// A kernel package with one module beside built-in ones, an agent, firmware.
-    fn inputs(folder: &Path) -> Inputs {
+    pub(crate) fn inputs(folder: &Path) -> Inputs {
         let payload = elf(4);
         let mut image = vec![0_u8; 1024];
         image[0x1f1] = 1;
@@ -212,10 +198,11 @@ mod tests {
         Inputs {
             kernel: folder.join("kernel"),
             agent: folder.join("agent"),
+            agent_record: None,
             agent_version: "0.1.0".to_owned(),
             svn: 3,
-            bios: folder.join("bios"),
-            pvh_rom: folder.join("rom"),
+            bios: FirmwareFile { path: folder.join("bios"), package: None },
+            pvh_rom: FirmwareFile { path: folder.join("rom"), package: None },
             ovmf: None,
             vcpu_types: vec!["EPYC-v4".parse().unwrap()],
             vcpus: 2,
@@ -296,7 +283,7 @@ mod tests {
         let Some(ovmf) = recorded_firmware("fw-a.bin") else { return };
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("guest");
-        build(&Inputs { ovmf: Some(ovmf.clone()), ..inputs(folder.path()) }, &out).unwrap();
+        build(&Inputs { ovmf: Some(FirmwareFile::find(ovmf.clone())), ..inputs(folder.path()) }, &out).unwrap();
         let guest = GuestFolder::open(&out).unwrap();
         let files = guest.tee(Tee::Snp).unwrap();
         let read = |path: &PathBuf| fs::read(path).unwrap();
@@ -356,7 +343,7 @@ mod tests {
         let Some(ovmf) = recorded_firmware("fw-a.bin") else { return };
         let folder = tempfile::tempdir().unwrap();
         let (with, without) = (folder.path().join("with"), folder.path().join("without"));
-        build(&Inputs { ovmf: Some(ovmf.clone()), ..inputs(folder.path()) }, &with).unwrap();
+        build(&Inputs { ovmf: Some(FirmwareFile::find(ovmf.clone())), ..inputs(folder.path()) }, &with).unwrap();
         build(&inputs(folder.path()), &without).unwrap();
         let [with, without] = [with, without].map(|path| GuestFolder::open(&path).unwrap());
         let nothing = without.predict(&Prediction::default()).unwrap();
@@ -391,7 +378,7 @@ mod tests {
         let Some(ovmf) = recorded_firmware("fw-b-nohashes.bin") else { return };
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("guest");
-        let error = build(&Inputs { ovmf: Some(ovmf), ..inputs(folder.path()) }, &out).unwrap_err();
+        let error = build(&Inputs { ovmf: Some(FirmwareFile::find(ovmf)), ..inputs(folder.path()) }, &out).unwrap_err();
         assert!(matches!(error, GuestImageError::Measure { tee: Tee::Snp, .. }), "{error}");
         assert!(!out.exists());
     }
@@ -461,6 +448,11 @@ mod tests {
             manifest.parts.insert("../etc".to_owned(), part(b""));
         });
         assert!(format!("{outside:?}").contains("is not a plain file name"), "{outside:?}");
+        let package = |path: &str| PackageFile { name: "seabios".into(), version: "1".into(), path: path.into() };
+        let nothing = refused(&|manifest| drop(manifest.packages.insert("other".to_owned(), package("/usr/bios"))));
+        assert!(format!("{nothing:?}").contains("`other` is not among the parts"), "{nothing:?}");
+        let climbs = refused(&|manifest| drop(manifest.packages.insert("pvh.bin".to_owned(), package("/usr/../etc"))));
+        assert!(format!("{climbs:?}").contains("no file of a package"), "{climbs:?}");
         let unlisted = refused(&|manifest| {
             manifest.parts.remove("vmlinux");
         });

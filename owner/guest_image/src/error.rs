@@ -13,6 +13,16 @@ pub enum GuestImageError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// What a build says of its agent cannot be used.
+    #[error(
+        "{path} does not say what the agent is made of: {reason}; build the agent by `cargo xtask setup` or `cargo xtask guest`, which write it anew"
+    )]
+    AgentRecord {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Compressed data that does not decompress.
     #[error("failed to decompress {what} ({format})")]
     Decompress {

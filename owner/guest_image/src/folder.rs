@@ -1,13 +1,15 @@
 //! The guest folder: written whole or not at all, and read back with its parts checked.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::agent_record::MAX_RECORD;
 use crate::error::IoContext as _;
-use crate::{FORMAT, GuestImageError, Manifest, Part, Result, Sha256, Tee};
+use crate::{AGENT_CONTENTS_FILE, AgentContents, FORMAT, GuestImageError, Manifest, Part, Result, Sha256, Tee};
 
 /// Name of the description in a guest folder.
 pub const MANIFEST_FILE: &str = "guest.json";
@@ -105,6 +107,23 @@ impl GuestFolder {
         }
     }
 
+    /// What is in the agent; `None` where the guest was built without a record of it.
+    ///
+    /// # Errors
+    /// Where the part cannot be read, is not the one that guest.json names, or is about another program than the guest's.
+    pub fn agent_contents(&self) -> Result<Option<AgentContents>> {
+        let Some(part) = self.manifest.parts.get(AGENT_CONTENTS_FILE) else { return Ok(None) };
+        let path = self.path.join(AGENT_CONTENTS_FILE);
+        let text = read_bounded(&path, MAX_RECORD)?;
+        let found = Sha256::of(&text);
+        if found != part.sha256 {
+            return Err(GuestImageError::Part { path, expected: part.sha256, found });
+        }
+        let contents = AgentContents::parse(&path, &text)?;
+        contents.check_program(&path, self.manifest.agent.sha256)?;
+        Ok(Some(contents))
+    }
+
     /// Compares every part with guest.json.
     ///
     /// # Errors
@@ -131,9 +150,7 @@ pub fn read_manifest(path: &Path) -> Result<Manifest> {
     struct Versioned {
         format: u32,
     }
-    let opened = File::open(path).and_then(|file| bounded(file, MAX_MANIFEST)).context("read", path)?;
-    let too_long = || std::io::Error::other(format!("no guest description is longer than {MAX_MANIFEST} bytes"));
-    let text = opened.ok_or_else(too_long).context("read", path)?;
+    let text = read_bounded(path, MAX_MANIFEST)?;
     let malformed = |source| GuestImageError::Manifest { path: path.to_path_buf(), source };
     let Versioned { format } = serde_json::from_slice(&text).map_err(malformed)?;
     if format != FORMAT {
@@ -142,6 +159,13 @@ pub fn read_manifest(path: &Path) -> Result<Manifest> {
     let manifest: Manifest = serde_json::from_slice(&text).map_err(malformed)?;
     check_names(&manifest).map_err(|reason| malformed(serde::de::Error::custom(reason)))?;
     Ok(manifest)
+}
+
+/// What is in a file, which may have at most `most` bytes.
+pub(crate) fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let opened = File::open(path).and_then(|file| bounded(file, most)).context("read", path)?;
+    let too_long = || std::io::Error::other(format!("no such file is longer than {most} bytes"));
+    opened.ok_or_else(too_long).context("read", path)
 }
 
 /// What is in a file, unless it has more than `most` bytes.
@@ -155,6 +179,12 @@ fn bounded(file: File, most: u64) -> std::io::Result<Option<Vec<u8>>> {
 fn check_names(manifest: &Manifest) -> std::result::Result<(), String> {
     if let Some(name) = manifest.parts.keys().find(|name| !is_plain(name)) {
         return Err(format!("`{name}` is not a plain file name"));
+    }
+    if let Some(name) = manifest.packages.keys().find(|name| !manifest.parts.contains_key(*name)) {
+        return Err(format!("`{name}` is not among the parts"));
+    }
+    if let Some((name, _)) = manifest.packages.iter().find(|(_, package)| !package.is_sound()) {
+        return Err(format!("what `{name}` is said to be from is no file of a package"));
     }
     for tee in manifest.tees.values() {
         let mut named = tee.firmware.iter().chain([&tee.kernel, &tee.initrd, &tee.cmdline]);
@@ -182,7 +212,7 @@ pub(crate) fn part(contents: &[u8]) -> Part {
 ///
 /// # Errors
 /// [`GuestImageError::Destination`] where `folder` holds something that is not a guest.
-pub(crate) fn write(folder: &Path, files: &[(&str, &[u8])], manifest: Manifest) -> Result<GuestFolder> {
+pub(crate) fn write(folder: &Path, files: &BTreeMap<String, Vec<u8>>, manifest: Manifest) -> Result<GuestFolder> {
     let absolute = std::path::absolute(folder).context("resolve", folder)?;
     let parent = absolute.parent().unwrap_or(&absolute);
     fs::create_dir_all(parent).context("create folder", parent)?;
@@ -234,6 +264,18 @@ pub(crate) fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
     file.write_all(contents).context("write", path)?;
     set_mode(path, 0o644)?;
     file.sync_all().context("sync", path)
+}
+
+/// Writes a file, whole or not at all; an older one is replaced.
+pub(crate) fn replace_file(path: &Path, contents: &[u8]) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary =
+        tempfile::Builder::new().prefix(".guest-").tempfile_in(folder).context("create a file in", folder)?;
+    temporary.write_all(contents).context("write", path)?;
+    set_mode(temporary.path(), 0o644)?;
+    temporary.as_file().sync_all().context("sync", path)?;
+    temporary.persist(path).context("write", path)?;
+    Ok(())
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {

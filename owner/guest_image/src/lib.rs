@@ -15,11 +15,14 @@
 //! | `cmdline.TEE` | the kernel's whole command line under that TEE, without a newline |
 //! | `bios-256k.bin`, `pvh.bin` | SeaBIOS and the option ROM that enters the kernel, under `emulated-snp` |
 //! | `OVMF.amdsev.fd` | where it was given: the firmware of `snp` |
+//! | `agent.json` | where the agent's build recorded it: [`AgentContents`]. It is not measured |
 //! | `guest.json` | [`Manifest`] |
 //!
 //! The initrd is not compressed: an emulated processor takes longer to decompress it than to copy it.
 
+mod agent_record;
 mod build;
+mod debian;
 mod decompress;
 mod elf;
 mod error;
@@ -31,10 +34,18 @@ mod manifest;
 mod module;
 mod modules;
 mod options;
+mod parts;
 mod predict;
+mod reproduce;
+mod sbom;
 mod tee;
 
-pub use build::{Inputs, MAX_EXPECTED_VCPUS, build};
+pub use agent_record::{
+    AGENT_CONTENTS_FILE, AGENT_FORMAT, AgentBuild, AgentContents, AgentRecord, CrateInfo, LibraryInfo, Origin,
+    RUST_TOOLCHAIN, Role, record_beside, write_record,
+};
+pub use build::{FirmwareFile, Inputs, MAX_EXPECTED_VCPUS, build};
+pub use debian::{PackageFile, is_package};
 pub use error::{GuestImageError, Result};
 pub use folder::{GuestFolder, MANIFEST_FILE, TeeFiles, read_manifest, reference_info_file};
 pub use kernel::{KernelPackage, PACKAGE_FILE};
@@ -44,6 +55,8 @@ pub use manifest::{
 };
 pub use options::OPTIONS;
 pub use predict::Prediction;
+pub use reproduce::{Comparison, Found, Ingredients, Inside, REBUILT_FILE, Rebuilt, Verdict, compare, rebuild};
+pub use sbom::sbom;
 pub use tee::{Tee, UnknownTee};
 
 /// The kernel image as shipped.

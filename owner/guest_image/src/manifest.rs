@@ -8,7 +8,7 @@ use aws_lc_rs::digest;
 use caveau_measure::LaunchDigest;
 use serde::{Deserialize, Serialize};
 
-use crate::{KernelPackage, Tee};
+use crate::{AgentBuild, KernelPackage, PackageFile, Tee};
 
 /// Version of guest.json's form.
 pub const FORMAT: u32 = 1;
@@ -100,6 +100,9 @@ pub struct Manifest {
     pub modules: Vec<ModuleInfo>,
     /// Every file in the folder but guest.json, by name.
     pub parts: BTreeMap<String, Part>,
+    /// The distribution's packages that parts are from, by the part's name, where they are known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub packages: BTreeMap<String, PackageFile>,
     /// What each TEE starts from.
     pub tees: BTreeMap<Tee, TeeInfo>,
     /// The group that these reference values are of, where they are of one: a guest's own description has none.
@@ -126,6 +129,9 @@ pub struct Agent {
     /// Compilers and linker as the program itself names them: whoever builds it with the same ones gets the same bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub toolchain: Vec<String>,
+    /// What it was built from and by, where that was recorded; what is in it then is the part [`crate::AGENT_CONTENTS_FILE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<AgentBuild>,
 }
 
 /// The kernel, in words.

@@ -3,48 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use caveau_measure::{Firmware, GuestFeatures, KernelHashes, LaunchSpec, VcpuType, Vmm, launch_digest};
+use caveau_measure::VcpuType;
 
 use crate::error::IoContext as _;
 use crate::folder::part;
+use crate::parts::launch_digests;
 use crate::{ExpectedDigest, GroupValues, GuestFolder, GuestImageError, Manifest, OVMF, Result, Tee, TeeInfo};
 
-/// What a TEE starts a guest from, as bytes.
-pub(crate) struct Start<'a> {
-    pub(crate) tee: Tee,
-    pub(crate) kernel: &'a [u8],
-    pub(crate) initrd: &'a [u8],
-    pub(crate) cmdline: &'a str,
-    pub(crate) firmware: Firmware<'a>,
-}
-
 /// A kind of machine: its processors' type, and how many it has.
-pub(crate) type Machine = (VcpuType, u32);
-
-impl Start<'_> {
-    /// The launch digest on each of these machines.
-    pub(crate) fn launch_digests(&self, machines: &[Machine]) -> Result<Vec<ExpectedDigest>> {
-        let hashes = KernelHashes::from_bytes(self.kernel, Some(self.initrd), self.cmdline);
-        let digests = machines.iter().map(|&(vcpu_type, vcpus)| {
-            let spec = LaunchSpec {
-                firmware: self.firmware.clone(),
-                kernel: Some(hashes),
-                vcpus,
-                vcpu_type,
-                guest_features: GuestFeatures::SNP,
-                vmm: Vmm::Qemu,
-            };
-            let digest = launch_digest(&spec).map_err(|source| GuestImageError::Measure { tee: self.tee, source })?;
-            Ok(ExpectedDigest { vcpu_type: vcpu_type.to_string(), vcpus, digest })
-        });
-        digests.collect()
-    }
-}
-
-/// Each type with each count from 1 to `vcpus`.
-pub(crate) fn machines(types: &[VcpuType], vcpus: u32) -> Vec<Machine> {
-    types.iter().flat_map(|&vcpu_type| (1..=vcpus).map(move |count| (vcpu_type, count))).collect()
-}
+type Machine = (VcpuType, u32);
 
 /// For what to predict.
 #[derive(Clone, Debug, Default)]
@@ -117,27 +84,15 @@ impl GuestFolder {
         ovmf: Option<&[u8]>,
         machines: &[Machine],
     ) -> Result<Vec<ExpectedDigest>> {
-        let own = |name: &String| read(self.path().join(name));
-        let firmware = match ovmf {
-            Some(bytes) => vec![bytes.to_vec()],
-            None => info.firmware.iter().map(own).collect::<Result<Vec<_>>>()?,
-        };
-        let Some((first, others)) = firmware.split_first() else { return Ok(Vec::new()) };
-        let names = info.firmware.iter().skip(1).map(String::as_str);
-        let roms: Vec<(&str, &[u8])> = names.zip(others.iter().map(Vec::as_slice)).collect();
-        let cmdline = self.path().join(&info.cmdline);
-        let text = fs::read_to_string(&cmdline).context("read", &cmdline)?;
-        let start = Start {
-            tee,
-            kernel: &own(&info.kernel)?,
-            initrd: &own(&info.initrd)?,
-            cmdline: &text,
-            firmware: match tee {
-                Tee::EmulatedSnp => Firmware::Direct { bios: first, option_roms: &roms },
-                Tee::Snp => Firmware::Ovmf(first),
-            },
-        };
-        start.launch_digests(machines)
+        let names = [&info.kernel, &info.initrd, &info.cmdline].into_iter().chain(&info.firmware);
+        let files = names.map(|name| {
+            let bytes = match ovmf.filter(|_| name == OVMF) {
+                Some(given) => given.to_vec(),
+                None => read(self.path().join(name))?,
+            };
+            Ok((name.clone(), bytes))
+        });
+        launch_digests(tee, info, &files.collect::<Result<_>>()?, machines.iter().copied())
     }
 
     /// guest.json's launch digests are those of the parts beside it.

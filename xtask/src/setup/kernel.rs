@@ -6,8 +6,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-use anyhow::{Context as _, Result, ensure};
-use caveau_guest_image::{KernelSource, OPTIONS, build_kernel};
+use anyhow::{Context as _, Result, bail, ensure};
+use caveau_guest_image::{KernelPackage, KernelSource, OPTIONS, PACKAGE_FILE, build_kernel, is_package};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -36,9 +36,7 @@ pub(crate) fn own(root: &Path, work: &Path, apt: &Apt) -> Result<PathBuf> {
     }
     let got = Pin::of_folder(&fetched, &pin)?;
     let options = hex::encode(Sha256::digest(OPTIONS));
-    // What can be made again is kept for all checkouts.
-    let kernels = user_folder("XDG_CACHE_HOME", ".cache")?.join("kernel");
-    let folder = kernels.join(format!("{}-{}", got.folder(), options.get(..16).unwrap_or_default()));
+    let folder = cache_folder(&got, &options)?;
     let jobs = available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let source = KernelSource { archive: package_file(&fetched)?, jobs };
     let mut progress = Progress::default();
@@ -61,15 +59,53 @@ pub(crate) fn distribution(root: &Path, work: &Path, apt: &Apt) -> Result<PathBu
     Ok(folder)
 }
 
+/// Where the kernel is kept that is built from these sources with options of that SHA-256. What can be made again is kept for all
+/// checkouts.
+///
+/// # Errors
+/// Where neither `XDG_CACHE_HOME` nor `HOME` is set.
+pub(super) fn cache_folder(sources: &Pin, options: &str) -> Result<PathBuf> {
+    let kernels = user_folder("XDG_CACHE_HOME", ".cache")?.join("kernel");
+    Ok(kernels.join(format!("{}-{}", sources.folder(), options.get(..16).unwrap_or_default())))
+}
+
+/// The folder of exactly this package, fetched where it is not there yet.
+///
+/// # Errors
+/// Where it is not to be had.
+pub(super) fn fetched(pin: &Pin, work: &Path, apt: impl FnOnce() -> Result<Apt>) -> Result<PathBuf> {
+    let folder = work.join("kernel").join(pin.folder());
+    if !folder.join(PACKAGE_FILE).is_file() {
+        let no_other = |_: &Apt| bail!("only {} {} gives the same kernel", pin.name, pin.version);
+        fetch(pin, &folder, &apt()?, no_other)?;
+    }
+    let found = Pin::of_folder(&folder, pin)?;
+    ensure!(found == *pin, "{} holds {} {}: remove it", folder.display(), found.name, found.version);
+    Ok(folder)
+}
+
 /// A package: name, version, SHA-256 of its file.
 #[derive(Debug, PartialEq, Eq)]
-struct Pin {
+pub(super) struct Pin {
     name: String,
     version: String,
     sha256: String,
 }
 
 impl Pin {
+    /// A recorded package.
+    ///
+    /// # Errors
+    /// Where it cannot be one of the distribution's.
+    pub(super) fn of_package(package: &KernelPackage) -> Result<Self> {
+        let KernelPackage { name, version, sha256, .. } = package;
+        ensure!(
+            is_package(name, version),
+            "the kernel is from `{name}` `{version}`, which is no package that can be fetched"
+        );
+        Ok(Self { name: name.clone(), version: version.clone(), sha256: sha256.to_string() })
+    }
+
     /// The pin of that kind.
     fn read(path: &Path, kind: &str) -> Result<Self> {
         let read = || Self::parse(&serde_json::from_slice::<Value>(&fs::read(path)?)?[kind]);
@@ -171,14 +207,14 @@ fn newest(apt: &Apt) -> Result<(String, String)> {
 }
 
 /// Downloads one package into `folder`; apt checks it against the signed lists.
-fn download(apt: &Apt, folder: &Path, name: &str, version: &str) -> Result<()> {
+pub(super) fn download(apt: &Apt, folder: &Path, name: &str, version: &str) -> Result<()> {
     let package = format!("{name}={version}");
     let mut download = apt.command("apt-get", &["download", "-q", &package]);
     run(download.current_dir(folder)).with_context(|| format!("{name} {version} is not to be had"))
 }
 
 /// The only package file in a folder.
-fn package_file(folder: &Path) -> Result<PathBuf> {
+pub(super) fn package_file(folder: &Path) -> Result<PathBuf> {
     let files = folder.read_dir()?.filter_map(|entry| Some(entry.ok()?.path()));
     let mut packages = files.filter(|path| path.extension().is_some_and(|ending| ending == "deb"));
     packages.next().with_context(|| format!("{} holds no package", folder.display()))
@@ -186,8 +222,6 @@ fn package_file(folder: &Path) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::bail;
-
     use super::*;
 
     fn pin(name: &str, version: &str, sha256: &str) -> Pin {

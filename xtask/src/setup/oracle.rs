@@ -1,5 +1,5 @@
 //! Independent implementations from the Python package index that tests compare with: of the launch digest
-//! (`sev-snp-measure`), of CBOR, signatures and certificates.
+//! (`sev-snp-measure`), of CBOR, signatures and certificates, of CycloneDX with its schema.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,7 +11,12 @@ use anyhow::{Context as _, Result};
 use crate::process::{headline, run};
 
 /// The packages, pinned: their results are expectations.
-const PACKAGES: [&str; 3] = ["sev-snp-measure==0.0.13", "cbor2==6.3.0", "cryptography==50.0.2"];
+const PACKAGES: [&str; 4] = [
+    "sev-snp-measure==0.0.13",
+    "cbor2==6.3.0",
+    "cryptography==50.0.2",
+    "cyclonedx-python-lib[json-validation]==11.12.0",
+];
 
 /// Where they are.
 #[derive(Debug)]

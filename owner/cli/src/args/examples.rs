@@ -182,32 +182,37 @@ Nothing is fetched unless asked for. What was fetched once is kept, and is judge
 
 /// `caveau owner`.
 pub(super) const OWNER: &str = "Examples:
-  openssl genpkey -algorithm ed25519 -out me.pem
-  caveau run -d --name db --no-stdio --owner me.pem --owner-port 7443 IMAGE
-  caveau owner logs --connect 7443 --key me.pem --policy db.rego --reference guest.json --cpus 1 --allow-emulated ROOT
+  caveau owner key me.pem
+  caveau owner logs --connect 7443 --key me.pem --policy db.rego --reference guest.json --cpus 1 --allow-emulated root.pem
+  caveau owner exec --connect host:7443 --key me.pem --policy db.rego --reference guest.json --cpus 1 -- cat /etc/passwd
 
+The group is run with --owner me.pem and --owner-port 7443; a key is made with openssl genpkey -algorithm ed25519 -out me.pem.
 Before anything is asked, the guest proves what it is, for this very session, and is held against your expectations as by
 verify: unless it passes, nothing is said to it.";
 
 /// `caveau owner key`.
 pub(super) const OWNER_KEY: &str = "Examples:
   caveau owner key me.pem                        what stands in the policy, as caveau.owners[].key
-  openssl pkey -in me.pem -pubout -out me.pub; caveau owner key me.pub";
+  caveau owner key me.pub                        the same of the public key alone
+
+openssl pkey -in me.pem -pubout -out me.pub writes that.";
 
 /// `caveau owner denials`.
 pub(super) const OWNER_DENIALS: &str = "Examples:
   caveau owner denials --connect host:7443 --key me.pem --policy db.rego --reference guest.json --cpus 1
-  caveau owner denials … --json                  a line each, with the change of the policy that would allow it";
+  caveau owner denials --connect host:7443 --key me.pem --appraisal appraisal.json --json
+
+With --json a line each, with the change of the policy that would allow it.";
 
 /// `caveau owner logs`.
 pub(super) const OWNER_LOGS: &str = "Examples:
   caveau owner logs --connect host:7443 --key me.pem --policy db.rego --reference guest.json --cpus 1
-  caveau owner logs --follow …";
+  caveau owner logs --follow --connect host:7443 --key me.pem --policy db.rego --reference guest.json --cpus 1";
 
 /// `caveau owner exec`.
 pub(super) const OWNER_EXEC: &str = "Examples:
   caveau owner exec --connect host:7443 --key me.pem --policy db.rego --reference guest.json --cpus 1 -- cat /etc/passwd
-  caveau owner exec -it … -- /bin/sh
+  caveau owner exec -it --connect host:7443 --key me.pem --policy db.rego --reference guest.json --cpus 1 -- /bin/sh
 
 It exits with the program's code; with 125, 126 and 127 as exec does.";
 
@@ -247,7 +252,9 @@ pub(super) const GUEST: &str = "Examples:
   caveau guest kernel build --source linux-source-6.12.deb
   caveau guest build --agent caveau-agent
   caveau guest sign --key keys/signer.key --chain keys/chain.pem --feed example.org/guest
-  caveau guest inspect";
+  caveau guest inspect
+  caveau guest sbom > guest.cdx.json
+  caveau guest reproduce guest.json --source caveau/";
 
 /// `caveau guest build`.
 pub(super) const GUEST_BUILD: &str = "Examples:
@@ -255,7 +262,8 @@ pub(super) const GUEST_BUILD: &str = "Examples:
   caveau guest build --kernel distro --agent caveau-agent -o guest/
   caveau guest build --agent caveau-agent --snp-firmware OVMF.amdsev.fd --svn 2
 
-The same inputs give the same bytes. `cargo xtask setup` does all of it.";
+The same inputs give the same bytes. `cargo xtask setup` does all of it. What the agent's build recorded lies beside the agent
+(caveau-agent.json): with it the guest can list its crates (`guest sbom`) and say what it is built again from (`guest reproduce`).";
 
 /// `caveau guest kernel`.
 pub(super) const GUEST_KERNEL: &str = "Examples:
@@ -287,6 +295,28 @@ The security version is guest.json's. Verifiers take it by `caveau verify --endo
 pub(super) const GUEST_INSPECT: &str = "Examples:
   caveau guest inspect                                     parts, modules and launch digests, after checking the files
   caveau guest inspect --guest guest/ --json";
+
+/// `caveau guest sbom`.
+pub(super) const GUEST_SBOM: &str = "Examples:
+  caveau guest sbom > guest.cdx.json
+  caveau guest sbom guest/ -o guest.cdx.json
+  caveau guest sbom guest/guest.json                       the same: what is in the agent lies beside it
+
+In it: the kernel with the package it is built from, its modules, firmware and option ROMs, the agent, each crate and each library
+in the agent, and who needs whom. What only compiled the agent is there with scope \"excluded\" and the reason. The same guest gives
+the same bytes: there is no time in it, and its serial number follows from its contents.";
+
+/// `caveau guest reproduce`.
+pub(super) const GUEST_REPRODUCE: &str = "Examples:
+  caveau guest reproduce                                   the installed guest, from the checkout in this folder
+  caveau guest reproduce guest.json --source caveau/
+  caveau guest reproduce guest.json --source caveau/ --compile-kernel -o again/
+  caveau guest reproduce guest.json --rebuilt again/ --json
+
+The agent is compiled from the checkout (check out the commit that guest.json records), the kernel from the recorded package of
+sources, or taken from where it was compiled before from the same; firmware is that of the recorded packages. Nothing is installed.
+
+Exit codes: 0 all is the same, byte for byte; 1 something differs or could not be built again; 2 failure, or wrong usage.";
 
 /// `caveau image`.
 pub(super) const IMAGE: &str = "Examples:

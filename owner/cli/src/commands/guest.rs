@@ -1,5 +1,7 @@
-//! `caveau guest`: build, sign and inspect the measured guest, and its kernel.
+//! `caveau guest`: build, sign and inspect the measured guest and its kernel, list what is in it, build it again.
 
+mod reproduce;
+mod sbom;
 mod sign;
 
 use std::{
@@ -8,7 +10,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use caveau_guest_image::{GuestFolder, Inputs, KernelSource, OPTIONS, PACKAGE_FILE, build, build_kernel};
+use caveau_guest_image::{
+    FirmwareFile, GuestFolder, Inputs, KernelSource, OPTIONS, PACKAGE_FILE, build, build_kernel, record_beside,
+};
 
 use crate::{args, exit::Outcome, folders, streams::StartProgress, ui, units};
 
@@ -18,26 +22,7 @@ use crate::{args, exit::Outcome, folders, streams::StartProgress, ui, units};
 /// Where the guest cannot be built or read.
 pub(crate) fn run(command: args::Guest, json: bool, quiet: bool) -> Result<Outcome> {
     let guest = match command {
-        args::Guest::Build { kernel, agent, bios, pvh_rom, snp_firmware, svn, cpu_type, max_cpus, output } => {
-            let output = output.map_or_else(|| Ok(folders::data()?.join("guest")), anyhow::Ok)?;
-            let inputs = Inputs {
-                kernel: kernel_folder(kernel)?,
-                agent,
-                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-                svn,
-                bios,
-                pvh_rom,
-                ovmf: snp_firmware,
-                vcpu_types: cpu_type,
-                vcpus: max_cpus,
-            };
-            if let Some(parent) = output.parent() {
-                std::fs::create_dir_all(parent).with_context(|| format!("failed to make {}", parent.display()))?;
-            }
-            let guest = build(&inputs, &output)?;
-            ui::note(quiet, &format!("built {}", output.display()));
-            guest
-        }
+        args::Guest::Build(command) => build_guest(*command, quiet)?,
         args::Guest::Kernel(args::GuestKernel::Build { source, jobs, output }) => {
             let output = output.map_or_else(|| kept_kernel("own"), anyhow::Ok)?;
             make_kernel(source, jobs, &output, json, quiet)?;
@@ -47,6 +32,8 @@ pub(crate) fn run(command: args::Guest, json: bool, quiet: bool) -> Result<Outco
             ui::print(OPTIONS)?;
             return Ok(Outcome::Done);
         }
+        args::Guest::Reproduce(command) => return reproduce::run(&command, json, quiet),
+        args::Guest::Sbom(command) => return sbom::run(&command, quiet),
         args::Guest::Sign(command) => return sign::run(&command, json, quiet),
         args::Guest::Inspect { guest } => {
             let guest = GuestFolder::open(&guest.path()?)?;
@@ -56,6 +43,30 @@ pub(crate) fn run(command: args::Guest, json: bool, quiet: bool) -> Result<Outco
     };
     print(&guest, json)?;
     Ok(Outcome::Done)
+}
+
+/// Puts a guest together.
+fn build_guest(command: args::GuestBuild, quiet: bool) -> Result<GuestFolder> {
+    let output = command.output.map_or_else(|| Ok(folders::data()?.join("guest")), anyhow::Ok)?;
+    let beside = Some(record_beside(&command.agent)).filter(|path| path.is_file());
+    let inputs = Inputs {
+        kernel: kernel_folder(command.kernel)?,
+        agent: command.agent,
+        agent_record: command.agent_record.or(beside),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        svn: command.svn,
+        bios: FirmwareFile::find(command.bios),
+        pvh_rom: FirmwareFile::find(command.pvh_rom),
+        ovmf: command.snp_firmware.map(FirmwareFile::find),
+        vcpu_types: command.cpu_type,
+        vcpus: command.max_cpus,
+    };
+    if let Some(parent) = output.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("failed to make {}", parent.display()))?;
+    }
+    let guest = build(&inputs, &output)?;
+    ui::note(quiet, &format!("built {}", output.display()));
+    Ok(guest)
 }
 
 /// Where a kernel of that name is kept.
@@ -124,6 +135,10 @@ fn print(guest: &GuestFolder, json: bool) -> Result<()> {
     }
     ui::line(format_args!("agent    {}", manifest.agent.version))?;
     manifest.agent.toolchain.iter().try_for_each(|text| ui::line(format_args!("         made by {text}")))?;
+    if let Some(build) = &manifest.agent.build {
+        let commit = build.commit.as_ref().map(|commit| format!(", commit {commit}")).unwrap_or_default();
+        ui::line(format_args!("         sources {}{commit}", build.source_sha256))?;
+    }
     ui::line(format_args!("svn      {}", manifest.svn))?;
     let modules = manifest.modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>();
     ui::line(format_args!("modules  {}\n", modules.join(" ")))?;
