@@ -18,6 +18,7 @@ mod launch;
 mod layers;
 mod messages;
 pub mod mutation;
+mod owners;
 mod policies;
 mod ports;
 mod processor;
@@ -59,6 +60,7 @@ pub const TARGETS: &[Target] = &[
     references::CORIM,
     envelopes::DID_X509,
     envelopes::ENVELOPE,
+    owners::EVENT_LOG,
     endorsement::EVIDENCE_FILE,
     processor::GUEST_LINK,
     host::GUEST_MANIFEST,
@@ -70,6 +72,7 @@ pub const TARGETS: &[Target] = &[
     host::LOG_FILE,
     images::MANIFEST,
     launch::OVMF,
+    owners::OWNER_REQUESTS,
     fragments::POLICY_FRAGMENT,
     tools::POLICY_INPUT,
     tools::POLICY_RECORD,

@@ -68,7 +68,8 @@ fn protocol_frames() -> Vec<Vec<u8>> {
     seeds
 }
 
-fn framed(header: &[u8], body: &[u8]) -> Vec<u8> {
+/// One frame.
+pub(crate) fn framed(header: &[u8], body: &[u8]) -> Vec<u8> {
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("short").to_le_bytes();
     [&length(header)[..], &length(body), header, body].concat()
 }

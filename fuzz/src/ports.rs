@@ -68,7 +68,11 @@ fn framed(parts: Vec<&[u8]>) -> Vec<u8> {
 }
 
 fn waits_long(request: &AgentRequest) -> bool {
-    matches!(request, AgentRequest::NextEvent { timeout_ms, .. } if *timeout_ms > LONGEST_WAIT_MS)
+    matches!(
+        request,
+        AgentRequest::NextEvent { timeout_ms, .. } | AgentRequest::ReadChannel { timeout_ms, .. }
+            if *timeout_ms > LONGEST_WAIT_MS
+    )
 }
 
 /// What the agent's loop replies, with steps that count.

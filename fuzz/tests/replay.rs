@@ -69,8 +69,8 @@ macro_rules! replays {
 
 replays! {
     agent_contents agent_replies agent_requests any_evidence archive_image archive_manifest archive_tar azure_evidence cbor
-    certificate certificate_table collateral corim did_x509 envelope evidence_file guest_link guest_manifest id_block
-    image_config image_policy layer_stream layer_tar log_file manifest ovmf policy_fragment policy_input
+    certificate certificate_table collateral corim did_x509 envelope event_log evidence_file guest_link guest_manifest id_block
+    image_config image_policy layer_stream layer_tar log_file manifest ovmf owner_requests policy_fragment policy_input
     policy_record policy_requests policy_text processor_link protocol_frame qmp quote reference reference_info registry_answers
     report revocation_list signed_envelope signed_evidence signer_certificate sp_frame sp_message superblock token
     user_files verity_device words
@@ -92,6 +92,7 @@ fn seeds_are_well_formed() {
     accepted("certificate", |seed| caveau_snp::certificate::Certificate::parse(seed).is_ok());
     accepted("revocation_list", |seed| caveau_snp::crl::Crl::parse(seed).is_ok());
     accepted("evidence_file", |seed| caveau_evidence::Evidence::parse(seed).is_ok());
+    accepted("event_log", |seed| caveau_snp::event_log::EventLog::parse(seed).is_ok());
     accepted("corim", |seed| caveau_evidence::corim::Corim::parse(seed).is_ok());
     accepted("reference_info", |seed| caveau_evidence::ReferenceInfo::parse(seed).is_ok());
     accepted("image_config", |seed| caveau_oci::ImageConfig::parse(seed).is_ok());

@@ -161,6 +161,23 @@ impl Channels {
     }
 }
 
+/// Serves one channel to its end, with these answers in place of the gate's.
+pub(crate) fn serve_with(inside: UnixStream, answer: impl Fn() -> Answer + Clone + Send + 'static) {
+    #[derive(Clone)]
+    struct Always<F>(F);
+
+    impl<F: Fn() -> Answer + Clone + Send + 'static> Ask for Always<F> {
+        fn ask(&self, _: PeerStep) -> Answer {
+            (self.0)()
+        }
+    }
+
+    if let Ok(identity) = GuestIdentity::new() {
+        // How it ended is for the other end to see.
+        let _ = serve(inside, &identity, &Live::default(), &Always(answer));
+    }
+}
+
 /// Serves one channel to its end.
 fn serve(inside: UnixStream, identity: &GuestIdentity, live: &Live, gate: &impl Ask) -> Result<(), ChannelError> {
     let timed = inside.try_clone().map_err(ChannelError::Stream)?;

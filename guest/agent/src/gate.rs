@@ -29,6 +29,9 @@ use crate::{
     timeline::Timeline,
 };
 
+/// Most bytes of denials in one reply, unless one alone has more: whoever wants them all asks for those after the last.
+const MAX_LINES: usize = 1 << 20;
+
 /// How long a layer's watch waits for one piece of news.
 const WATCH: Duration = Duration::from_secs(3600);
 
@@ -158,7 +161,7 @@ impl<D: Disks, M: Maker> Gate<D, M> {
             }
             PeerStep::Denials { key, after } => {
                 let permit = enforcer.owner_denials(key.as_ref()).map_err(|error| no_right(&error))?;
-                Ok((AgentReply::Denials, lines(&enforcer.denials(permit, after))))
+                Ok((AgentReply::Denials, some_lines(&enforcer.denials(permit, after))))
             }
             PeerStep::Exec { key, exec } => {
                 let noted = Noted::of_owner(&key, &exec);
@@ -377,6 +380,18 @@ fn kept_requests(enforcer: &mut Enforcer) -> (AgentReply, Vec<u8>) {
     let kept = enforcer.take_requests();
     let requests: Vec<_> = kept.requests.into_iter().map(RecordLine::Request).collect();
     (AgentReply::Requests { lost: kept.lost }, lines(&requests))
+}
+
+/// As [`lines`], the first of them, as many as a reply has room for; one alone in any case.
+fn some_lines(values: &[impl Serialize]) -> Vec<u8> {
+    let mut some = Vec::new();
+    for line in values.iter().map(|value| lines(std::slice::from_ref(value))) {
+        if !some.is_empty() && some.len().saturating_add(line.len()) > MAX_LINES {
+            break;
+        }
+        some.extend(line);
+    }
+    some
 }
 
 /// A JSON object a line.

@@ -112,6 +112,15 @@ pub fn serve_with(
     connection::serve(port, step, Arc::new(Live::default()))
 }
 
+/// Serves one channel to its end as a guest does, with these answers in place of the gate's: for whoever tests what may come over
+/// it.
+pub fn serve_channel_with(
+    inside: std::os::unix::net::UnixStream,
+    answer: impl Fn() -> Answer + Clone + Send + 'static,
+) {
+    channels::serve_with(inside, answer);
+}
+
 /// Ends the guest from any thread.
 pub(crate) fn end() {
     // The first process goes on where the kernel refuses, and the host ends the VM.

@@ -165,6 +165,7 @@ pub(crate) fn as_evidence(report: Vec<u8>, table: &[u8]) -> Evidence {
         certificates: Certificates::from_table(table).unwrap(),
         runtime_data: Vec::new(),
         policy: None,
+        event_log: None,
         reference_values: None,
     }
 }

@@ -83,19 +83,22 @@ fn session(session: &args::Session, quiet: bool) -> Result<Option<Channel>> {
 
 fn denials(command: &args::Session, json: bool, quiet: bool) -> Result<Outcome> {
     let Some(mut channel) = session(command, quiet)? else { return Ok(Outcome::Refused) };
-    let lines = match channel.call(AgentRequest::Denials { after: 0 }, &[])? {
-        (AgentReply::Denials, lines) => String::from_utf8(lines).context("the guest's denials are not text")?,
-        (other, _) => return Err(unexpected(&other)),
-    };
-    if json {
-        ui::print(&lines)?;
-        return Ok(Outcome::Done);
+    let mut after = 0;
+    loop {
+        let lines = match channel.call(AgentRequest::Denials { after }, &[])? {
+            (AgentReply::Denials, lines) => String::from_utf8(lines).context("the guest's denials are not text")?,
+            (other, _) => return Err(unexpected(&other)),
+        };
+        if lines.is_empty() {
+            return Ok(Outcome::Done);
+        }
+        for line in lines.lines() {
+            let denial: Value = serde_json::from_str(line).context("a denial is not JSON")?;
+            ui::print(&if json { format!("{line}\n") } else { shown(&denial) })?;
+            let number = denial["number"].as_u64().filter(|number| *number > after);
+            after = number.context("a denial's number does not follow the one before")?;
+        }
     }
-    for line in lines.lines() {
-        let denial: Value = serde_json::from_str(line).context("a denial is not JSON")?;
-        ui::print(&shown(&denial))?;
-    }
-    Ok(Outcome::Done)
 }
 
 /// A denial for people: what differed, and the smallest change of the policy that would allow it.

@@ -64,6 +64,16 @@ fn denials_are_kept_for_who_may_read_them() {
 }
 
 #[test]
+fn a_reply_has_as_many_lines_as_it_has_room_for() {
+    let long = "x".repeat(MAX_LINES / 2);
+    let count = |values: &[&String]| some_lines(values).iter().filter(|byte| **byte == b'\n').count();
+    assert_eq!((count(&[&long; 3]), count(&[&long]), count(&[])), (1, 1, 0));
+    let longer = "x".repeat(2 * MAX_LINES);
+    assert_eq!((count(&[&longer]), count(&[&longer; 2])), (1, 1));
+    assert_eq!(count(&[&"short".to_owned(); 40]), 40);
+}
+
+#[test]
 fn nobody_is_told_anything_before_a_policy_is_in_force() {
     let mut bench = Bench::new();
     for step in [PeerStep::Hello, PeerStep::Denials { key: Some(key()), after: 0 }, PeerStep::Logs { key: None }] {
