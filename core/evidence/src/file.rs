@@ -129,6 +129,13 @@ struct Versioned {
 }
 
 impl Evidence {
+    /// A report and what endorses it, alone.
+    #[must_use]
+    pub const fn new(tee: Tee, report: Vec<u8>, certificates: Certificates) -> Self {
+        let runtime_data = Vec::new();
+        Self { tee, report, certificates, runtime_data, policy: None, event_log: None, reference_values: None }
+    }
+
     /// Reads an evidence file.
     ///
     /// # Errors

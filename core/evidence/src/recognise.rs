@@ -122,7 +122,7 @@ fn raw_report(bytes: &[u8]) -> Option<SnpBundle> {
     let number = |at: usize| bytes.get(at..)?.first_chunk().map(|number| u32::from_le_bytes(*number));
     let bundle = |form, report: &[u8], certificates| SnpBundle {
         form,
-        evidence: bare(report.to_vec(), certificates),
+        evidence: Evidence::new(Tee::Snp, report.to_vec(), certificates),
         endorsements: Vec::new(),
     };
     if bytes.len() == REPORT_BYTES {
@@ -136,18 +136,6 @@ fn raw_report(bytes: &[u8]) -> Option<SnpBundle> {
     let looks_like_one = matches!(number(0), Some(1..=9)) && number(0x34) == Some(1);
     let certificates = Certificates::from_table(table).ok().filter(|_| looks_like_one)?;
     Some(bundle("a report of SEV-SNP with its certificate table", report, certificates))
-}
-
-fn bare(report: Vec<u8>, certificates: Certificates) -> Evidence {
-    Evidence {
-        tee: Tee::Snp,
-        report,
-        certificates,
-        runtime_data: Vec::new(),
-        policy: None,
-        event_log: None,
-        reference_values: None,
-    }
 }
 
 /// Certificates, lists, collateral or signed reference values alone.
@@ -226,7 +214,7 @@ fn aci_bundle(fields: &Map<String, Value>) -> Result<Option<SnpBundle>, NotRecog
             let value: Value = serde_json::from_slice(&json).ok()?;
             value.get("Uvm")?.as_array().map(|list| list.iter().filter_map(bytes_of).collect())
         });
-        let mut evidence = bare(report, certificates);
+        let mut evidence = Evidence::new(Tee::Snp, report, certificates);
         let runtime = fields.get("runtimeData").and_then(|data| data.get("data")).and_then(bytes_of);
         evidence.runtime_data = runtime.unwrap_or_default();
         return Ok(Some(SnpBundle { form: WHAT, evidence, endorsements: endorsements.unwrap_or_default() }));
@@ -238,7 +226,7 @@ fn aci_bundle(fields: &Map<String, Value>) -> Result<Option<SnpBundle>, NotRecog
     let certificates = first(&["platform_certificates", "endorsements"]).map(|file| Certificates::from_file(&file));
     let certificates = certificates.transpose().map_err(|error| broken(WHAT)(&error))?.unwrap_or_default();
     let endorsements = first(&["uvm_endorsements"]).into_iter().collect();
-    let mut evidence = bare(report, certificates);
+    let mut evidence = Evidence::new(Tee::Snp, report, certificates);
     evidence.policy = first(&["security_policy", "policy"]);
     Ok(Some(SnpBundle { form: WHAT, evidence, endorsements }))
 }

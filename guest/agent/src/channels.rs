@@ -26,7 +26,7 @@ use rustix::event::PollFlags;
 
 use crate::{
     answer::{Answer, busy, chain, done, failed, invalid},
-    live::{Live, Viewer, read_within, wait_for},
+    live::{Live, Viewer, chunk, read_within, wait_for},
 };
 
 /// How long the handshake may take, step by step.
@@ -109,10 +109,7 @@ impl Channels {
 
     /// Bytes for the host to carry away.
     pub(crate) fn read(&self, channel: u32, max: u32, limit: Duration) -> Answer {
-        let max = usize::try_from(max).unwrap_or(usize::MAX);
-        if !(1..=MAX_CHUNK).contains(&max) {
-            return Err(invalid(format!("invalid number of bytes {max}: ask for 1 to {MAX_CHUNK}")));
-        }
+        let max = chunk(max)?;
         let stream = self.find(channel)?;
         let mut bytes = vec![0; max];
         // A channel whose thread broke it off has ended.

@@ -209,10 +209,7 @@ impl Live {
     /// Output of a process: what there is, or the end, or nothing within the time.
     pub(crate) fn read(&self, id: &ProcessId, viewer: Viewer, stream: Stream, max: u32, limit: Duration) -> Answer {
         let process = self.find(id, viewer)?;
-        let max = usize::try_from(max).unwrap_or(usize::MAX);
-        if !(1..=MAX_CHUNK).contains(&max) {
-            return Err(invalid(format!("invalid number of bytes {max}: ask for 1 to {MAX_CHUNK}")));
-        }
+        let max = chunk(max)?;
         let Some(source) = process.output(stream) else {
             return Ok((AgentReply::Output(Output { eof: true }), Vec::new()));
         };
@@ -315,6 +312,15 @@ fn unknown(id: &ProcessId) -> caveau_protocol::AgentError {
         Some(exec) => invalid(format!("container {} has no process {exec}", id.container)),
         None => invalid(format!("there is no container {}", id.container)),
     }
+}
+
+/// How many bytes a request asks for, where a reply has room for so many.
+pub(crate) fn chunk(max: u32) -> Result<usize, caveau_protocol::AgentError> {
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
+    if (1..=MAX_CHUNK).contains(&max) {
+        return Ok(max);
+    }
+    Err(invalid(format!("invalid number of bytes {max}: ask for 1 to {MAX_CHUNK}")))
 }
 
 /// What can be read within the time: the count, 0 for the end; absent where there is nothing.

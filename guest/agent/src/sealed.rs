@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caveau_protocol::{AgentError, AgentReply, ContainerId, Log, MAX_CHUNK, Stream};
+use caveau_protocol::{AgentError, AgentReply, ContainerId, Log, Stream};
 
 use crate::{
     answer::{Answer, invalid},
-    live::{Seen, read_within},
+    live::{Seen, chunk, read_within},
 };
 
 /// Latest bytes of each stream that are kept.
@@ -121,10 +121,7 @@ impl Sealed {
         max: u32,
         limit: Duration,
     ) -> Answer {
-        let max = usize::try_from(max).unwrap_or(usize::MAX);
-        if !(1..=MAX_CHUNK).contains(&max) {
-            return Err(invalid(format!("invalid number of bytes {max}: ask for 1 to {MAX_CHUNK}")));
-        }
+        let max = chunk(max)?;
         let end = Instant::now().checked_add(limit).ok_or_else(|| invalid("the time is too long"))?;
         let mut streams = self.lock();
         let key = streams.find(container, stream)?;

@@ -9,15 +9,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use caveau_channel::{OwnerEnd, OwnerKey};
-use caveau_evidence::{Certificates, Evidence, Tee, Use, report_data};
+use caveau_evidence::{Evidence, Tee, Use, report_data};
 use caveau_fragment::PrivateKey;
 use caveau_protocol::{
     AgentReply, AgentRequest, Frame, Hello, Nonce, ReplyEnvelope, RequestEnvelope, VERSION, read_frame, write_frame,
 };
 
-use crate::files;
+use crate::{commands::attest::of_report, files};
 
 /// How long a connection may take, and how long the guest may be silent.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -138,20 +137,15 @@ impl Channel {
             (AgentReply::Report(report), _) => report,
             (other, _) => return Err(unexpected(&other)),
         };
-        let decode = |what: &str, text: &str| {
-            BASE64_STANDARD.decode(text).with_context(|| format!("the guest's {what} is not base64"))
-        };
-        let (report, table) = (decode("report", &report.report)?, decode("certificate table", &report.certificates)?);
+        let evidence = of_report(tee, &report)?;
         let exporter = self.end.exporter(nonce.as_bytes())?;
         let expected = report_data(Use::OwnerChannel, nonce.as_bytes(), &exporter);
         ensure!(
-            report.get(REPORT_DATA) == Some(&expected.0[..]),
+            evidence.report.get(REPORT_DATA) == Some(&expected.0[..]),
             "the report is not for this session: whoever answers at {} is not the guest that made it",
             self.address
         );
-        let certificates = if table.is_empty() { Certificates::default() } else { Certificates::from_table(&table)? };
-        let runtime_data = exporter.to_vec();
-        Ok(Evidence { tee, report, certificates, runtime_data, policy: None, event_log: None, reference_values: None })
+        Ok(Evidence { runtime_data: exporter.to_vec(), ..evidence })
     }
 }
 

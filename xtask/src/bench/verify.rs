@@ -89,13 +89,5 @@ fn evidence(fixtures: &Path) -> Result<Evidence> {
         crl: None,
     };
     let report = read(&format!("{REPORT}/report.bin"))?;
-    Ok(Evidence {
-        tee: Tee::Snp,
-        report,
-        certificates,
-        runtime_data: Vec::new(),
-        policy: None,
-        event_log: None,
-        reference_values: None,
-    })
+    Ok(Evidence::new(Tee::Snp, report, certificates))
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use caveau_evidence::{Certificates, EventLog, Evidence, Tee};
-use caveau_protocol::Nonce;
+use caveau_protocol::{Nonce, Report};
 
 use crate::{
     args,
@@ -35,30 +35,38 @@ pub(crate) fn run(command: &args::Attest, quiet: bool) -> Result<Outcome> {
     let plan = group.plan()?;
     let (report, event_log) =
         if command.events { group.attest_log(nonce)? } else { (group.attest(nonce)?, Vec::new()) };
-    let decode = |what: &str, text: &str| {
-        BASE64_STANDARD.decode(text).with_context(|| format!("the guest's {what} is not base64"))
-    };
-    let report_bytes = decode("report", &report.report)?;
-    let offered = certificates(&decode("certificate table", &report.certificates)?)?;
     let tee = tee::in_evidence(plan.tee);
-    let sources = &command.certificates;
-    let endorsement = endorsement::complete(offered, (tee, &report_bytes), sources, Vec::new(), now()?, quiet)?;
-    let evidence = evidence(tee, report_bytes, endorsement.certificates, (plan.policy, plan.reference_values));
+    let Evidence { report, certificates, .. } = of_report(tee, &report)?;
+    let evidence = evidence(tee, report, certificates, (plan.policy, plan.reference_values));
     let evidence = if command.events { with_log(evidence, event_log)? } else { evidence };
-    write(command.output.as_deref(), &evidence.to_json()?)?;
-    warn(tee);
-    Ok(Outcome::Done)
+    finish(command, evidence, quiet)
 }
 
 /// Evidence of a session with the guest itself.
 fn of_session(command: &args::Attest, address: &Address, nonce: &Nonce, quiet: bool) -> Result<Outcome> {
-    let mut evidence = Channel::connect(address, None)?.attest(nonce)?;
+    finish(command, Channel::connect(address, None)?.attest(nonce)?, quiet)
+}
+
+/// Completes the certificates, and writes the evidence.
+fn finish(command: &args::Attest, mut evidence: Evidence, quiet: bool) -> Result<Outcome> {
     let (offered, subject) = (take(&mut evidence.certificates), (evidence.tee, evidence.report.as_slice()));
     let endorsement = endorsement::complete(offered, subject, &command.certificates, Vec::new(), now()?, quiet)?;
     evidence.certificates = endorsement.certificates;
     write(command.output.as_deref(), &evidence.to_json()?)?;
     warn(evidence.tee);
     Ok(Outcome::Done)
+}
+
+/// What a guest answers to who wants proof: a report, and the certificates that its TEE offered.
+///
+/// # Errors
+/// Where either is not of its form.
+pub(crate) fn of_report(tee: Tee, report: &Report) -> Result<Evidence> {
+    let decode = |what: &str, text: &str| {
+        BASE64_STANDARD.decode(text).with_context(|| format!("the guest's {what} is not base64"))
+    };
+    let (report, table) = (decode("report", &report.report)?, decode("certificate table", &report.certificates)?);
+    Ok(Evidence::new(tee, report, certificates(&table)?))
 }
 
 fn warn(tee: Tee) {
@@ -75,7 +83,7 @@ fn evidence(
     (policy, reference_values): (String, Option<serde_json::Value>),
 ) -> Evidence {
     let policy = Some(policy.into_bytes());
-    Evidence { tee, certificates, report, runtime_data: Vec::new(), policy, event_log: None, reference_values }
+    Evidence { policy, reference_values, ..Evidence::new(tee, report, certificates) }
 }
 
 /// The evidence with what the guest did, whose head the report binds.

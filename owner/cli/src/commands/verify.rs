@@ -161,6 +161,14 @@ struct Answer {
     event_log: Option<EventLog>,
 }
 
+impl Answer {
+    /// A judgement of what nothing came along with that could be shown.
+    fn alone(judgement: Judgement, tee: Option<Tee>) -> Self {
+        let form = judgement.kind.to_string();
+        Self { form, judgement, tee, signed: None, policy: None, event_log: None }
+    }
+}
+
 /// What the evidence must answer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked<'a> {
@@ -274,14 +282,7 @@ impl<'a> Owner<'a> {
             tdx: self.standing.policy.intel.clone(),
         };
         let judgement = judge_azure(&evidence, &expected, self.profile, self.at);
-        Ok(Answer {
-            form: judgement.kind.to_string(),
-            judgement,
-            tee: None,
-            signed: None,
-            policy: None,
-            event_log: None,
-        })
+        Ok(Answer::alone(judgement, None))
     }
 
     fn judge_quote(&self, quote: &[u8], collateral: dcap::Collateral) -> Result<Answer> {
@@ -291,14 +292,7 @@ impl<'a> Owner<'a> {
         let collateral = self.collateral(collateral)?;
         let expected = dcap::Expectations { report_data: self.asked.report_data, ..self.standing.policy.intel.clone() };
         let judgement = judge_quote(quote, &collateral, &expected, self.profile, self.at);
-        Ok(Answer {
-            form: judgement.kind.to_string(),
-            judgement,
-            tee: None,
-            signed: None,
-            policy: None,
-            event_log: None,
-        })
+        Ok(Answer::alone(judgement, None))
     }
 
     fn judge_token(&self, token: &Token) -> Result<Answer> {
@@ -311,14 +305,7 @@ impl<'a> Owner<'a> {
         let expected =
             TokenExpectations { issuers: self.standing.policy.issuers.clone(), nonce: self.raw_nonce()?, snp };
         let judgement = judge_token(token, &keys, &expected, self.profile, self.at);
-        Ok(Answer {
-            form: judgement.kind.to_string(),
-            judgement,
-            tee: Some(Tee::Snp),
-            signed: None,
-            policy: None,
-            event_log: None,
-        })
+        Ok(Answer::alone(judgement, Some(Tee::Snp)))
     }
 
     fn expectations(&self, tee: Tee, challenge: Option<ExpectedReportData>) -> Result<Expectations> {
