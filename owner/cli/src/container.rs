@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result, bail};
+use caveau_cose::PublicKey;
 use caveau_fragment::{PrivateKey, pem::blocks};
 use caveau_group::{
     Capability, Container, EnvRule, Group, ImageParts, KeyDigest, Listener, Mount, NetworkRules, Overrides, Owner,
@@ -138,12 +139,15 @@ pub(crate) fn owner_key(file: &Path) -> Result<KeyDigest> {
     let text = files::read_text(file, files::MAX_DOCUMENT)?;
     let failed = || format!("failed to use {}", file.display());
     let public = blocks(&text).with_context(failed)?.into_iter().find(|block| block.label == "PUBLIC KEY");
-    match public {
-        Some(block) => Ok(KeyDigest::of(&block.der)),
-        None => Ok(KeyDigest::of(
-            &PrivateKey::from_pem(&text).and_then(|key| Ok(key.public_key()?.to_spki())).with_context(failed)?,
-        )),
-    }
+    let spki = match public {
+        // Of a key that no owner could show, a policy would be made that gives nobody anything.
+        Some(block) => PublicKey::from_spki(&block.der)
+            .context("the public key is none of P-256, P-384, P-521, Ed25519, and RSA of 2048 to 8192 bits")
+            .with_context(failed)?
+            .to_spki(),
+        None => PrivateKey::from_pem(&text).and_then(|key| Ok(key.public_key()?.to_spki())).with_context(failed)?,
+    };
+    Ok(KeyDigest::of(&spki))
 }
 
 /// The ports that are forwarded.

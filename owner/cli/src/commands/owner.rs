@@ -315,9 +315,29 @@ fn refused(answer: Result<(AgentReply, Vec<u8>)>) -> Result<Option<(AgentReply, 
 
 #[cfg(test)]
 mod tests {
+    use caveau_cose::KeyKind;
+    use caveau_fragment::{PrivateKey, pem};
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_key_of_a_policy_is_the_one_that_is_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key.pem");
+        for kind in [KeyKind::Ed25519, KeyKind::P256, KeyKind::P384, KeyKind::P521, KeyKind::Rsa] {
+            let key = PrivateKey::generate(kind).unwrap();
+            std::fs::write(&file, key.to_pem().as_bytes()).unwrap();
+            let of_private = container::owner_key(&file).unwrap();
+            assert_eq!(read_key(&file).unwrap().digest(), of_private, "{kind}: what TLS shows");
+            let public = key.public_key().unwrap().to_spki();
+            std::fs::write(&file, pem::write("PUBLIC KEY", &public).as_bytes()).unwrap();
+            assert_eq!(container::owner_key(&file).unwrap(), of_private, "{kind}");
+            std::fs::write(&file, pem::write("PUBLIC KEY", &public[1..]).as_bytes()).unwrap();
+            let error = container::owner_key(&file).unwrap_err();
+            assert!(format!("{error:#}").contains("the public key is none of"), "{kind}: {error:#}");
+        }
+    }
 
     #[test]
     fn a_denial_is_told_with_all_that_differed_and_what_would_allow_it() {
