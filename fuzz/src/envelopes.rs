@@ -6,8 +6,7 @@ use std::sync::LazyLock;
 use caveau_cose::build::{CertificateSpec, assemble, certificate_tbs};
 use caveau_cose::cbor::Value;
 use caveau_cose::{
-    Certificate, DidX509, Draft, Envelope, Form, KeyKind, Receipt, Rules, Signer as _, TrustList, TrustedLedgers,
-    Validity,
+    Certificate, DidX509, Draft, Envelope, Form, KeyKind, Receipt, Rules, Signer as _, TrustList, Validity,
 };
 use caveau_evidence::Timestamp;
 use caveau_fragment::{DevelopmentChain, DevelopmentSpec};
@@ -132,7 +131,6 @@ fn envelope(data: &[u8]) -> bool {
     let again = Envelope::parse(&bare).expect("what was written can be read");
     assert_eq!(again.header(), envelope.header());
     assert_eq!(again.statement_digest(), envelope.statement_digest(), "receipts change what they are about");
-    assert!(TrustedLedgers::default().receipts_of(&envelope).is_empty(), "a receipt of nobody's counts");
     envelope.verify(&RULES).is_ok()
 }
 
@@ -187,15 +185,16 @@ fn signed(data: &[u8]) -> bool {
     let unprotected = if part(2).is_empty() { Value::Map(vec![]) } else { receipts };
     let whole = vec![Value::Bytes(part(0)), unprotected, Value::Bytes(part(1)), Value::Bytes(&signature)];
     let whole = Value::Array(whole).encode();
-    let mut trusted = TrustedLedgers::default();
-    if let Ok(list) = TrustList::parse(part(3)) {
-        trusted.admit("subject", &list, list.ledgers().keys().map(String::as_str));
-    }
-    if let Ok(receipt) = Receipt::parse(part(2)) {
-        assert!(trusted.verify(&receipt, &[2; 32]).is_err(), "a receipt that no ledger signed");
+    let list = TrustList::parse(part(3));
+    if let (Ok(list), Ok(receipt)) = (&list, Receipt::parse(part(2))) {
+        assert!(list.verify(&receipt, &[2; 32]).is_err(), "a receipt that no ledger signed");
     }
     let Ok(envelope) = Envelope::parse(&whole) else { return false };
-    assert!(trusted.receipts_of(&envelope).is_empty(), "a receipt that no ledger signed");
+    if let Ok(list) = list {
+        let statement = envelope.statement_digest();
+        let held = envelope.receipts().iter().any(|receipt| list.verify(receipt, &statement).is_ok());
+        assert!(!held, "a receipt that no ledger signed");
+    }
     let Ok(verified) = envelope.verify(&RULES) else { return false };
     assert_eq!(verified.payload(), part(1));
     assert!(verified.issuer().as_str().starts_with("did:x509:0:sha"), "an issuer of another kind");

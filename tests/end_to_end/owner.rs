@@ -51,6 +51,19 @@ fn an_owner_sees_what_the_host_does_not() {
     let options = ["--no-stdio", "--owner", &mine, "--owner", &auditors, busybox.as_str(), "--", "sh", "-c", script];
     let text = caveau.run(&[&["policy", "generate"][..], &options].concat()).success().stdout;
     std::fs::write(&setting.policy, text).expect("the policy is written");
+
+    // Where the start itself is denied, the guest stays for whoever may ask why.
+    let denied = ["run", "-d", "--name", "denied", "--policy", &setting.policy, "--owner-port", &setting.port];
+    let denied = caveau.run(&[&denied[..], &options[..6], &["--", "/bin/false"]].concat()).expect_code(125);
+    assert!(denied.stderr.contains("its owners may ask it why"), "{denied:?}");
+    let why = setting.owner("denials", "auditors", &["--json"], b"").success().stdout;
+    let why: serde_json::Value = serde_json::from_str(why.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(why["point"], "create_container", "{why}");
+    assert!(why["change"].is_object() || why["change"].is_array(), "with what would allow it: {why}");
+    assert!(caveau.run(&["ps", "-a"]).success().stdout.contains("failed"));
+    caveau.run(&["rm", "denied"]).success();
+    assert!(setting.owner("denials", "auditors", &[], b"").code != 0, "nobody is there any more");
+
     let run = ["run", "--detach", "--name", "mine", "--owner-port", &setting.port];
     caveau.run(&[&run[..], &options].concat()).success();
 

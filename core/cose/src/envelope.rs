@@ -266,7 +266,7 @@ impl<'a> VerifiedEnvelope<'a> {
     pub const fn payload(&self) -> &'a [u8] {
         self.envelope.payload
     }
-    /// The receipts with the envelope, none of them verified: [`crate::TrustedLedgers`] does.
+    /// The receipts with the envelope, none of them verified: [`crate::TrustList::verify`] does.
     #[must_use]
     pub fn receipts(&self) -> &[Receipt<'a>] {
         &self.envelope.receipts

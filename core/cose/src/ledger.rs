@@ -1,5 +1,4 @@
-//! Whose receipts count: ledgers' keys, the signed lists that bring them, and the store of those that a policy
-//! admitted.
+//! Ledgers' keys, and the signed lists that bring them. Whose keys count is for the policy to say.
 //!
 //! A transparency trust list is an envelope of type `application/vnd.transparency-trust-list.v1+cose` whose payload is
 //!
@@ -11,7 +10,6 @@ use std::collections::BTreeMap;
 
 use crate::algorithm::Algorithm;
 use crate::cbor::{CborError, Value};
-use crate::envelope::Envelope;
 use crate::key::{KeyKind, PublicKey};
 use crate::receipt::{Receipt, ReceiptError};
 
@@ -89,6 +87,20 @@ impl TrustList {
     pub const fn ledgers(&self) -> &BTreeMap<String, KeySet> {
         &self.ledgers
     }
+
+    /// Verifies a receipt for the statement with this digest, by the list's keys of the ledger whose it says to be and no
+    /// others.
+    ///
+    /// # Errors
+    /// [`ReceiptError`].
+    pub fn verify(&self, receipt: &Receipt<'_>, statement: &[u8; 32]) -> Result<(), ReceiptError> {
+        let key = self.ledgers.get(receipt.issuer()).and_then(|keys| keys.get(receipt.key_id()));
+        let key = key.ok_or_else(|| ReceiptError::UnknownKey {
+            issuer: receipt.issuer().chars().take(200).collect(),
+            key_id: String::from_utf8_lossy(receipt.key_id()).chars().take(128).collect(),
+        })?;
+        receipt.verify(statement, key)
+    }
 }
 
 /// (identifier, key) of a COSE_Key that may verify signatures.
@@ -119,75 +131,4 @@ fn read_key(value: &Value<'_>) -> Option<(Vec<u8>, PublicKey<'static>)> {
         operations.as_array()?.contains(&VERIFY).then_some(())?;
     }
     Some((identifier.to_vec(), key))
-}
-
-/// Ledgers whose receipts count, with the lists that brought their keys.
-#[derive(Clone, Debug, Default)]
-pub struct TrustedLedgers {
-    ledgers: BTreeMap<String, BTreeMap<Vec<u8>, TrustedKey>>,
-}
-
-#[derive(Clone, Debug)]
-struct TrustedKey {
-    key: PublicKey<'static>,
-    /// Subjects of the lists that brought this very key, in the order they came.
-    subjects: Vec<String>,
-}
-
-/// A receipt that holds, as policies speak of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifiedReceipt {
-    /// The ledger.
-    pub issuer: String,
-    /// Subjects of the trust lists that brought the key which signed it.
-    pub ttl_subjects: Vec<String>,
-}
-
-impl TrustedLedgers {
-    /// Trusts the keys that a list, which the policy admitted, has for these of its ledgers. `subject` is the list's
-    /// feed. A key takes the place of another with the same identifier, and is then that list's alone.
-    pub fn admit<'l>(&mut self, subject: &str, list: &TrustList, ledgers: impl IntoIterator<Item = &'l str>) {
-        for name in ledgers {
-            let Some(keys) = list.ledgers.get(name) else { continue };
-            let known = self.ledgers.entry(name.to_owned()).or_default();
-            for (identifier, key) in keys {
-                let new = || TrustedKey { key: key.clone(), subjects: Vec::new() };
-                let entry = known.entry(identifier.clone()).or_insert_with(new);
-                if entry.key != *key {
-                    *entry = new();
-                }
-                if !entry.subjects.iter().any(|other| other == subject) {
-                    entry.subjects.push(subject.to_owned());
-                }
-            }
-        }
-    }
-
-    /// Whether no ledger is trusted.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ledgers.is_empty()
-    }
-
-    /// Verifies a receipt for the statement with this digest, by the keys of the ledger whose it says to be and no
-    /// others.
-    ///
-    /// # Errors
-    /// [`ReceiptError`].
-    pub fn verify(&self, receipt: &Receipt<'_>, statement: &[u8; 32]) -> Result<VerifiedReceipt, ReceiptError> {
-        let trusted = self.ledgers.get(receipt.issuer()).and_then(|keys| keys.get(receipt.key_id()));
-        let trusted = trusted.ok_or_else(|| ReceiptError::UnknownKey {
-            issuer: receipt.issuer().chars().take(200).collect(),
-            key_id: String::from_utf8_lossy(receipt.key_id()).chars().take(128).collect(),
-        })?;
-        receipt.verify(statement, &trusted.key)?;
-        Ok(VerifiedReceipt { issuer: receipt.issuer().to_owned(), ttl_subjects: trusted.subjects.clone() })
-    }
-
-    /// The receipts of an envelope that hold. The others count as not there.
-    #[must_use]
-    pub fn receipts_of(&self, envelope: &Envelope<'_>) -> Vec<VerifiedReceipt> {
-        let statement = envelope.statement_digest();
-        envelope.receipts().iter().filter_map(|receipt| self.verify(receipt, &statement).ok()).collect()
-    }
 }

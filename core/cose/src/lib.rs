@@ -4,7 +4,7 @@
 //! ```text
 //! bytes → Envelope::parse → Envelope            what it says, true or not
 //!       → verify(Rules)   → VerifiedEnvelope    chain sound, signature holds, issuer names the signer
-//! receipts → TrustedLedgers::receipts_of        those that a trusted ledger made for this very envelope
+//! receipts → TrustList::verify                  whether a listed ledger made it for this very envelope
 //! ```
 //!
 //! Trusts nobody: whether an issuer may say something is for the policy that names it. Promises that a
@@ -55,7 +55,7 @@ pub use did::{DidError, DidX509, MAX_DID_BYTES, Policy, San};
 pub use envelope::{Envelope, EnvelopeError, MAX_ENVELOPE_BYTES, Rules, VerifiedEnvelope};
 pub use header::{ContentType, Header, PayloadHash, Thumbprint};
 pub use key::{KeyKind, PublicKey};
-pub use ledger::{KeySet, TRUST_LIST_TYPE, TrustList, TrustListError, TrustedLedgers, VerifiedReceipt};
+pub use ledger::{KeySet, TRUST_LIST_TYPE, TrustList, TrustListError};
 pub use name::{Attribute, SubjectAlternativeName};
 pub use receipt::{Receipt, ReceiptError};
 pub use sign::{Draft, Form, SignError, Signer};

@@ -13,7 +13,8 @@ use caveau_protocol::{
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::{
-    Attachment, GroupFolder, GroupName, LaunchPlan, LogReader, Record, StateError, StateRoot, Status, StopReport,
+    Attachment, GroupFolder, GroupName, LaunchPlan, LogReader, Phase, Record, StateError, StateRoot, Status,
+    StopReport,
     control::{self, ControlReply, ControlRequest},
     state::derive,
 };
@@ -150,7 +151,7 @@ impl Group {
         // First the lock: a supervisor that ends in between has written its record before it lets go.
         let held = self.folder.is_held()?;
         let record = self.folder.record()?;
-        let silent = if held && matches!(record.phase, crate::Phase::Running) { self.complaint() } else { None };
+        let silent = if held && matches!(record.phase, Phase::Running) { self.complaint() } else { None };
         Ok((derive(&record, held, silent), record))
     }
 
@@ -298,6 +299,11 @@ impl Group {
                 self.kill()?;
                 return Ok(StopReport { forced: true, notes: vec!["the group was still being started".into()] });
             }
+            // Nothing runs in it: its guest stays for owners, until now.
+            Err(GroupError::NotRunning { status: Status::Failed { .. }, .. }) => {
+                self.kill()?;
+                return Ok(StopReport::default());
+            }
             Err(error) => return Err(error),
         };
         self.wait_down(TAKE_DOWN)?;
@@ -340,12 +346,16 @@ impl Group {
         Err(GroupError::Stubborn { name: self.folder.name().clone(), seconds: limit.as_secs() })
     }
 
-    /// Takes the group's folder away, with its logs.
+    /// Takes the group's folder away, with its logs. A guest that is only there for its owners to ask why its start was
+    /// denied ends.
     ///
     /// # Errors
     /// [`StateError::Running`] where it runs.
-    pub fn remove(self) -> Result<(), StateError> {
-        self.root.remove(&self.folder)
+    pub fn remove(self) -> Result<(), GroupError> {
+        if matches!(self.folder.record().map(|record| record.phase), Ok(Phase::Denied { .. })) {
+            self.kill()?;
+        }
+        Ok(self.root.remove(&self.folder)?)
     }
 
     /// Asks the supervisor; gives its answer, that one's bytes, and the connection.

@@ -77,6 +77,13 @@ pub enum Phase {
     Starting,
     /// All containers were started.
     Running,
+    /// The policy denied its start. Nothing of it runs, but the guest stays for a while: its owners may ask it why.
+    Denied {
+        /// For a person.
+        reason: String,
+        /// The denial.
+        denial: Option<serde_json::Value>,
+    },
     /// Being shut down.
     Stopping,
     /// Over.
@@ -226,7 +233,9 @@ pub(crate) fn derive(record: &Record, held: bool, silent: Option<String>) -> Sta
     let first = record.containers.first().and_then(|container| container.exit).map(|exit| exit.code);
     match (&record.phase, held) {
         (Phase::Ended { cause: Cause::Exited | Cause::Stopped, .. }, _) => Status::Exited { code: first },
-        (Phase::Ended { cause: Cause::Failed { reason, .. }, .. }, _) => Status::Failed { reason: reason.clone() },
+        (Phase::Ended { cause: Cause::Failed { reason, .. }, .. } | Phase::Denied { reason, .. }, _) => {
+            Status::Failed { reason: reason.clone() }
+        }
         (Phase::Ended { cause: Cause::Lost { reason }, .. }, _) => Status::Lost { reason: reason.clone() },
         (phase, false) => Status::Lost { reason: format!("the supervisor was killed while {}", doing(phase)) },
         (Phase::Starting, true) => silent.map_or(Status::Starting, |reason| Status::Unresponsive { reason }),
@@ -240,6 +249,7 @@ fn doing(phase: &Phase) -> &'static str {
     match phase {
         Phase::Starting => "the group was being started",
         Phase::Running => "the group ran",
+        Phase::Denied { .. } => "the guest stayed for its owners",
         Phase::Stopping | Phase::Ended { .. } => "the group was being stopped",
     }
 }
@@ -310,6 +320,9 @@ mod tests {
         assert_eq!(derive(&record, false, None), Status::Exited { code: Some(7) });
         record.phase = Phase::Ended { at_ns: 1, cause: Cause::Failed { reason: "why".into(), denial: None } };
         assert_eq!(derive(&record, false, None), Status::Failed { reason: "why".into() });
+        record.phase = Phase::Denied { reason: "no".into(), denial: None };
+        assert_eq!(derive(&record, true, None), Status::Failed { reason: "no".into() });
+        assert_eq!(derive(&record, false, None), Status::Failed { reason: "no".into() });
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Failure {
     pub kind: Option<ErrorKind>,
     /// The policy's denial, where there is one.
     pub denial: Option<serde_json::Value>,
+    /// For how many seconds the guest stays, so that its owners can ask it why; `None` where it has ended.
+    pub kept_s: Option<u64>,
 }
 
 /// The pipe's writing end. Once the last line is said, whoever started the supervisor may go.

@@ -13,7 +13,6 @@ use std::{
 
 use caveau_protocol::{AgentReply, AgentRequest, MAX_CHANNELS, MAX_CHUNK};
 
-use super::group::Shared;
 use crate::{AgentClient, CallError, agent::unexpected};
 
 /// Longest time that one request may wait in the guest, in milliseconds.
@@ -26,8 +25,8 @@ const OPEN: Duration = Duration::from_secs(20);
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Accepts connections for the rest of the process's life.
-pub(super) fn listen(group: &Shared, listener: TcpListener) -> io::Result<()> {
-    let client = group.client.clone();
+pub(super) fn listen(client: &AgentClient, listener: TcpListener) -> io::Result<()> {
+    let client = client.clone();
     let open = Arc::new(AtomicUsize::new(0));
     thread::Builder::new().name("channels".into()).spawn(move || {
         for stream in listener.incoming() {

@@ -4,7 +4,8 @@
 //!   starting ── containers run ──▶ running ── all exited ──▶ ended: exited
 //!      │                              │ ├──── stop ────▶ stopping ──▶ ended: stopped
 //!      └── a step fails ──▶ ended:    │ └──── QEMU ends ──▶ ended: lost
-//!                          failed     └── killed: nothing is written, but the lock is free and QEMU dead
+//!             │            failed     └── killed: nothing is written, but the lock is free and QEMU dead
+//!             └─ the policy denied it, and owners can come ──▶ denied ── an hour, or killed ──▶ ended: failed
 //! ```
 
 mod announce;
@@ -60,6 +61,9 @@ const POWER_OFF: Duration = Duration::from_secs(2);
 
 /// How long output may still be on its way to clients after a group was stopped.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
+
+/// How long a guest whose start was denied stays for its owners to ask it why.
+const KEPT_DENIED: Duration = Duration::from_secs(3600);
 
 /// What the process that starts a supervisor hands down, in the order of the arguments.
 #[derive(Debug)]
@@ -141,7 +145,7 @@ impl Supervisor {
     /// Runs the group to its end, and writes that down.
     fn run(self, attached: Option<UnixStream>) -> ExitCode {
         let (sender, happenings) = mpsc::channel();
-        match self.bring_up(attached, sender) {
+        match self.bring_up(attached, sender, &happenings) {
             Ok((mut running, group)) => {
                 self.announcer.say(&Announcement::Started);
                 let cause = until_end(&group, &happenings);
@@ -155,7 +159,8 @@ impl Supervisor {
     fn bring_up(
         &self,
         attached: Option<UnixStream>,
-        happenings: Sender<Happening>,
+        sender: Sender<Happening>,
+        happenings: &Receiver<Happening>,
     ) -> Result<(Running, Shared), UpError> {
         self.recorder.update(|record| record.supervisor_pid = std::process::id())?;
         // Before anything is started for it: the address may be taken.
@@ -164,7 +169,20 @@ impl Supervisor {
         let (pipe, done) = self.announcer.watched().map_err(host("watch the program that started this"))?;
         watch::starter(pipe, done, self.recorder.clone()).map_err(host("start a thread"))?;
         let mut running = machine_start::start(&self.plan, &self.root, &self.folder, &|step: &str| self.note(step))?;
-        match self.bring_up_guest(&running, attached, outside, happenings) {
+        let note = |step: &str| self.note(step);
+        let brought = self.connect(&running, sender.clone()).and_then(|client| {
+            let bring_up = BringUp::new(&client, &self.plan, &note);
+            match self.prepare(&running, &bring_up) {
+                Ok(()) => self.set_off(&running, &client, &bring_up, attached, outside, sender),
+                Err(error) => {
+                    if let Some(outside) = outside {
+                        self.keep_denied(&client, &error, outside, happenings)?;
+                    }
+                    Err(error)
+                }
+            }
+        });
+        match brought {
             Ok(group) => Ok((running, group)),
             Err(error) => {
                 running.machine.power_off();
@@ -174,26 +192,23 @@ impl Supervisor {
         }
     }
 
-    /// From a VM that boots to running containers.
-    fn bring_up_guest(
-        &self,
-        running: &Running,
-        attached: Option<UnixStream>,
-        outside: Option<TcpListener>,
-        happenings: Sender<Happening>,
-    ) -> Result<Shared, UpError> {
+    /// To the agent of a VM that boots.
+    fn connect(&self, running: &Running, happenings: Sender<Happening>) -> Result<AgentClient, UpError> {
         self.recorder.update(|record| {
             record.accelerator = Some(running.accelerator);
             record.qemu_pid = Some(running.machine.pid());
             record.processor_pid = running.processor_pid();
             record.launch_digest.clone_from(&running.launch_digest);
         })?;
-        let note = |step: &str| self.note(step);
         let stream = running.machine.agent().map_err(host("connect to the agent's port"))?;
         let client = AgentClient::new(stream).map_err(host("connect to the agent's port"))?;
-        watch::machine(&running.machine, &client, happenings.clone()).map_err(host("start a thread"))?;
+        watch::machine(&running.machine, &client, happenings).map_err(host("start a thread"))?;
+        Ok(client)
+    }
+
+    /// From a VM that boots to containers that only have to be started.
+    fn prepare(&self, running: &Running, bring_up: &BringUp<'_>) -> Result<(), UpError> {
         let step = |error| UpError::Step { error, said: gone(&running.machine) };
-        let bring_up = BringUp::new(&client, &self.plan, &note);
         let hello = bring_up.hello().map_err(step)?;
         self.recorder.update(|record| record.guest = Some(hello))?;
         let digest = bring_up.set_policy().map_err(step)?;
@@ -205,11 +220,23 @@ impl Supervisor {
         self.recorder.update(|record| record.policy_digest = Some(digest))?;
         bring_up.load_pieces().map_err(step)?;
         let layers = bring_up.mount().map_err(step)?;
-        self.plan.containers.iter().try_for_each(|container| bring_up.create(container, &layers)).map_err(step)?;
-        let group = self.share(&client, happenings)?;
+        self.plan.containers.iter().try_for_each(|container| bring_up.create(container, &layers)).map_err(step)
+    }
+
+    /// From containers that were made to a group that runs, and is served.
+    fn set_off(
+        &self,
+        running: &Running,
+        client: &AgentClient,
+        bring_up: &BringUp<'_>,
+        attached: Option<UnixStream>,
+        outside: Option<TcpListener>,
+        happenings: Sender<Happening>,
+    ) -> Result<Shared, UpError> {
+        let group = self.share(client, happenings)?;
         self.attach(&group, attached)?;
         for (index, container) in self.plan.containers.iter().enumerate() {
-            bring_up.start(container).map_err(step)?;
+            bring_up.start(container).map_err(|error| UpError::Step { error, said: gone(&running.machine) })?;
             self.started(&group, index)?;
         }
         watch::guest(&group).map_err(host("start a thread"))?;
@@ -217,10 +244,32 @@ impl Supervisor {
         let listener = control::listen(&self.folder.socket()).map_err(host("listen on the control socket"))?;
         serve::listen(&group, listener).map_err(host("start a thread"))?;
         if let Some(outside) = outside {
-            channels::listen(&group, outside).map_err(host("start a thread"))?;
+            channels::listen(client, outside).map_err(host("start a thread"))?;
         }
         group.recorder.update(|record| record.phase = Phase::Running)?;
         Ok(group)
+    }
+
+    /// Where the policy denied a step, the guest alone has the denial complete. It stays for owners, with nothing that runs.
+    fn keep_denied(
+        &self,
+        client: &AgentClient,
+        error: &UpError,
+        outside: TcpListener,
+        happenings: &Receiver<Happening>,
+    ) -> Result<(), UpError> {
+        let mut failure = failure(error);
+        if failure.denial.is_none() {
+            return Ok(());
+        }
+        let (reason, denial) = (failure.reason.clone(), failure.denial.clone());
+        self.recorder.update(|record| record.phase = Phase::Denied { reason, denial })?;
+        channels::listen(client, outside).map_err(host("start a thread"))?;
+        failure.kept_s = Some(KEPT_DENIED.as_secs());
+        self.announcer.say(&Announcement::Failed(failure));
+        // The VM may end before; there is nothing else to wait for.
+        let _ = happenings.recv_timeout(KEPT_DENIED);
+        Ok(())
     }
 
     /// Tells the user, and the record, of a step that is done.
@@ -290,13 +339,9 @@ impl Supervisor {
 
     /// Writes down that the group could not be started, and tells whoever asked for it.
     fn give_up(&self, error: &UpError) -> ExitCode {
-        let reason = crate::chain(error);
-        let (kind, denial) = match error {
-            UpError::Step { error, .. } => (error.kind(), error.denial().cloned()),
-            _ => (None, None),
-        };
-        let code = self.end(Cause::Failed { reason: reason.clone(), denial: denial.clone() });
-        self.announcer.say(&Announcement::Failed(Failure { reason, kind, denial }));
+        let failure = failure(error);
+        let code = self.end(Cause::Failed { reason: failure.reason.clone(), denial: failure.denial.clone() });
+        self.announcer.say(&Announcement::Failed(failure));
         code
     }
 
@@ -311,6 +356,15 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// What whoever asked for the start is told.
+fn failure(error: &UpError) -> Failure {
+    let (kind, denial) = match error {
+        UpError::Step { error, .. } => (error.kind(), error.denial().cloned()),
+        _ => (None, None),
+    };
+    Failure { reason: crate::chain(error), kind, denial, kept_s: None }
 }
 
 /// Waits for the end and says why it came.

@@ -299,7 +299,7 @@ fn a_name_is_used_once() {
     let place = Place::new();
     let group = place.run("wait");
     assert!(matches!(place.start(&place.plan("wait"), false), Err(StartError::State(StateError::Exists(_)))));
-    assert!(matches!(group.clone().remove(), Err(StateError::Running(_))));
+    assert!(matches!(group.clone().remove(), Err(GroupError::State(StateError::Running(_)))));
     group.stop(Duration::from_secs(60)).unwrap();
     group.remove().unwrap();
     place.run("greet").wait_down(Duration::from_secs(60)).unwrap();

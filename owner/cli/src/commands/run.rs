@@ -243,7 +243,7 @@ fn warn(command: &args::Run, tee: Tee) {
 
 /// Why it did not start, with Docker's code for it. A group that never ran leaves its folder for its logs, unless `--rm`.
 fn start_failure(root: &StateRoot, name: &GroupName, remove: bool, error: StartError) -> anyhow::Error {
-    let (code, kept) = match &error {
+    let (code, kept, for_owners) = match &error {
         StartError::Failed(failure) => (
             match failure.kind {
                 Some(ErrorKind::NotFound) => NOT_FOUND,
@@ -251,19 +251,28 @@ fn start_failure(root: &StateRoot, name: &GroupName, remove: bool, error: StartE
                 _ => ENGINE_FAILED,
             },
             true,
+            failure.kept_s,
         ),
-        StartError::Died { .. } => (ENGINE_FAILED, true),
-        _ => (ENGINE_FAILED, false),
+        StartError::Died { .. } => (ENGINE_FAILED, true, None),
+        _ => (ENGINE_FAILED, false, None),
     };
     let mut message = format!("{:#}", anyhow::Error::from(error));
     if kept && remove {
         if let Ok(group) = caveau_launch::Group::open(root, name) {
+            if for_owners.is_none() {
+                let _ = group.wait_down(std::time::Duration::from_secs(20));
+            }
             // What cannot be removed is listed by `caveau ps -a`.
-            let _ = group.wait_down(std::time::Duration::from_secs(20));
             let _ = group.remove();
         }
     } else if kept {
         message.push_str(&format!("\nsee also: caveau inspect {name}; caveau rm {name} removes it"));
+        if let Some(seconds) = for_owners {
+            let minutes = seconds / 60;
+            message.push_str(&format!(
+                "\nthe guest stays for {minutes} minutes, unless it is removed: its owners may ask it why (caveau owner denials)"
+            ));
+        }
         let recorded = caveau_launch::Group::open(root, name).map(|group| group.folder().requests());
         if let Some(path) = recorded.ok().filter(|path| path.is_file()) {
             let path = path.display();

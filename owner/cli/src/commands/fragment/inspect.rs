@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
 use caveau_cose::{
-    Certificate, Chain, DidX509, Envelope, MAX_ENVELOPE_BYTES, Rules, TRUST_LIST_TYPE, TrustList, TrustedLedgers,
-    Validity, VerifiedEnvelope,
+    Certificate, Chain, DidX509, Envelope, MAX_ENVELOPE_BYTES, Receipt, ReceiptError, Rules, TRUST_LIST_TYPE,
+    TrustList, Validity, VerifiedEnvelope,
 };
 use caveau_fragment::FragmentText;
 use serde_json::{Value, json};
@@ -37,26 +37,33 @@ pub(super) fn run(command: &args::FragmentInspect, json: bool) -> Result<Outcome
     Ok(if holds { Outcome::Done } else { Outcome::Refused })
 }
 
-/// The ledgers of the lists that were given.
-fn trusted(command: &args::FragmentInspect) -> Result<TrustedLedgers> {
-    let mut trusted = TrustedLedgers::default();
-    for file in &command.trust_list {
+/// The lists of ledgers that were given.
+fn trusted(command: &args::FragmentInspect) -> Result<Vec<TrustList>> {
+    let lists = command.trust_list.iter().map(|file| {
         let bytes = files::read(file, MAX_ENVELOPE_BYTES)?;
         let rules = Rules { validity: Validity::LeafEnd, chain: &[] };
         let list = VerifiedEnvelope::open(&bytes, &rules).with_context(|| format!("{}", file.display()))?;
-        let ledgers = TrustList::parse(list.payload()).with_context(|| format!("{}", file.display()))?;
-        trusted.admit(list.feed(), &ledgers, ledgers.ledgers().keys().map(String::as_str));
+        TrustList::parse(list.payload()).with_context(|| format!("{}", file.display()))
+    });
+    lists.collect()
+}
+
+/// What is wrong with a receipt, by the list that knows it best.
+fn problem(lists: &[TrustList], receipt: &Receipt<'_>, statement: &[u8; 32]) -> Option<String> {
+    let verdicts = lists.iter().map(|list| list.verify(receipt, statement));
+    let best = verdicts.min_by_key(|verdict| match verdict {
+        Ok(()) => 0,
+        Err(ReceiptError::UnknownKey { .. }) => 2,
+        Err(_) => 1,
+    });
+    match best {
+        Some(verdict) => verdict.err().map(|error| chained(&error)),
+        None => Some("no list of ledgers was given that could vouch for it (--trust-list)".to_owned()),
     }
-    Ok(trusted)
 }
 
 /// All that is to be said; `refused` says why it is not to be believed.
-fn report(
-    envelope: &Envelope<'_>,
-    rules: &Rules<'_>,
-    trusted: &TrustedLedgers,
-    command: &args::FragmentInspect,
-) -> Value {
+fn report(envelope: &Envelope<'_>, rules: &Rules<'_>, trusted: &[TrustList], command: &args::FragmentInspect) -> Value {
     let header = envelope.header();
     let mut refused = Vec::new();
     let chain = envelope.verify_signature(rules);
@@ -75,13 +82,13 @@ fn report(
     refused.extend(unexpected(header.issuer, header.feed, header.svn, own_svn.as_deref(), command));
     let statement = envelope.statement_digest();
     let receipts = envelope.receipts().iter().map(|receipt| {
-        let verdict = trusted.verify(receipt, &statement);
+        let problem = problem(trusted, receipt, &statement);
         json!({
             "ledger": receipt.issuer(),
             "subject": receipt.subject(),
             "issued_at": receipt.issued_at(),
-            "holds": verdict.is_ok(),
-            "problem": verdict.err().map(|error| chained(&error)),
+            "holds": problem.is_none(),
+            "problem": problem,
         })
     });
     json!({
