@@ -61,6 +61,13 @@ pub(crate) fn check(root: &Path) -> Result<()> {
                 violations.push(format!("{folder} must not depend on {}", folder_of[target]));
             }
         }
+        if let Some(tested) = examples_are_tested(package) {
+            let written = has_examples(&root.join(folder).join("src"))?;
+            if tested != written {
+                let why = if written { "has examples that are not tested" } else { "has no examples to be tested" };
+                violations.push(format!("{folder} {why}: its Cargo.toml must say doctest = {written}"));
+            }
+        }
         if folder.starts_with("core/") || folder.starts_with("guest/") {
             check_source(root, folder, &mut violations)?;
         }
@@ -101,6 +108,44 @@ fn check_source(root: &Path, folder: &str, violations: &mut Vec<String>) -> Resu
         }
     }
     Ok(())
+}
+
+/// Whether the examples in a library's documentation are tested; `None` where the package is no library. To look for them takes
+/// the documentation's compiler a second and more for each library, so that those without say so.
+fn examples_are_tested(package: &Value) -> Option<bool> {
+    let libraries = ["lib", "cdylib", "staticlib"];
+    let is_library = |target: &&Value| {
+        target["kind"].as_array().into_iter().flatten().any(|kind| libraries.iter().any(|library| kind == library))
+    };
+    package["targets"].as_array()?.iter().find(is_library)?["doctest"].as_bool()
+}
+
+/// Whether there is code in a folder's documentation that rustdoc would run or compile.
+fn has_examples(source: &Path) -> Result<bool> {
+    for file in rust_files(source)? {
+        if is_example(&fs::read_to_string(file)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a source has a code block in a comment that is documentation, of no language or of Rust.
+fn is_example(source: &str) -> bool {
+    let mut inside = false;
+    for line in source.lines().map(str::trim_start) {
+        let Some(text) = line.strip_prefix("///").or_else(|| line.strip_prefix("//!")) else {
+            inside = false;
+            continue;
+        };
+        if let Some(language) = text.trim().strip_prefix("```") {
+            inside = !inside;
+            if inside && matches!(language, "" | "rust" | "no_run" | "should_panic" | "compile_fail") {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// What a source names outside its tests that `core` must not, and where: in a line, or in a group as `std::{fs, io}`.
@@ -163,7 +208,7 @@ fn rust_files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{forbidden, may_depend};
+    use super::{forbidden, is_example, may_depend};
 
     #[test]
     fn dependencies_point_downwards() {
@@ -180,6 +225,16 @@ mod tests {
             ("guest/tee", "core/emulated"),
         ] {
             assert!(!may_depend(from, to), "{from} -> {to}");
+        }
+    }
+
+    #[test]
+    fn examples_are_found() {
+        for source in ["/// Adds.\n///\n/// ```\n/// f();\n/// ```", "    //! ```compile_fail\n    //! g\n    //! ```"] {
+            assert!(is_example(source), "{source}");
+        }
+        for source in ["/// ```text\n/// a -> b\n/// ```\n", "// ```\n// no documentation\n// ```", "let s = \"```\";"] {
+            assert!(!is_example(source), "{source}");
         }
     }
 

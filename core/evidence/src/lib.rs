@@ -9,6 +9,7 @@
 //! ```text
 //! file ── Evidence::parse ──> Evidence ── verify ──> checks, Verified<Claims> ── appraise ──> checks
 //!                                     └── judge ───────────────────────────────────────────> Appraisal
+//! any file, and what goes with it ── Request::judge_file ──────────────────────────────────> Judgement
 //! ```
 
 #![deny(
@@ -44,6 +45,7 @@ mod names;
 mod pem;
 mod recognise;
 mod reference_info;
+mod request;
 mod revocation;
 pub mod token;
 mod verified;
@@ -80,5 +82,6 @@ pub use reference_info::{
     Accepted, Endorser, MAX_MEASUREMENTS, MAX_REFERENCE_INFO_BYTES, REFERENCE_INFO_TYPE, ReferenceInfo,
     ReferenceInfoError, SignedValues, judge_signed_values,
 };
+pub use request::{MAX_ATTACHMENTS, Request, RequestError};
 pub use revocation::OwnLists;
 pub use verified::{Verification, Verified, judge, verify};

@@ -161,6 +161,11 @@ impl Session {
                 let request = read(asked.point, &asked.input)?;
                 return Ok(enforcer.load_transparency_trust_list(&request).map(|g| settle(enforcer, g, outcome)));
             }
+            // The second half of making a container, not the first.
+            Point::CreateContainer if asked.input.get("start").is_some() => {
+                let request: request::StartContainer = read(asked.point, &asked.input)?;
+                return Ok(enforcer.start_container(&request.start).map(|g| settle(enforcer, g, outcome)));
+            }
             _ => {}
         }
         Ok(match Typed::read(asked.point, &asked.input)? {

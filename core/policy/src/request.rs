@@ -263,6 +263,15 @@ pub struct ShutdownContainer {
     pub container_id: String,
 }
 
+/// Let the program of a container go that was made: the second half of `create_container`, which only the order of a
+/// `caveau` object can deny. It is no question at a point of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartContainer {
+    /// The container.
+    pub start: String,
+}
+
 /// A request at any point.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Request<'r> {

@@ -153,6 +153,35 @@ fn containers_are_started_in_their_order() {
 }
 
 #[test]
+fn starts_are_recorded_and_asked_again() {
+    let [web, db] = ordered();
+    let text = policy(&[web.clone(), db.clone()]);
+    let mut enforcer = enforcer(&text);
+    enforcer.keep_requests();
+    for (number, container) in [&web, &db].into_iter().enumerate() {
+        mount(&mut enforcer, u32::try_from(number).unwrap(), &container.name, &id(&container.name));
+        made(&mut enforcer, &create(container)).unwrap();
+    }
+    started(&mut enforcer, &id("web"), Outcome::Done).unwrap_err();
+    started(&mut enforcer, &id("db"), Outcome::Done).unwrap();
+    started(&mut enforcer, &id("web"), Outcome::Done).unwrap();
+    let kept = enforcer.take_requests().requests;
+    let starts = kept.iter().filter(|request| request.asked.input.get("start").is_some());
+    let shown: Vec<_> = starts.map(|start| (start.allowed, start.done, start.denial.is_some())).collect();
+    assert_eq!(shown, [(false, false, true), (true, true, false), (true, true, false)]);
+    // The same policy says the same again; one without the order allows all.
+    let unordered = policy(&[Container { after: Vec::new(), ..web }, db]);
+    for (text, ordered) in [(text, true), (unordered, false)] {
+        let mut session = Session::new(&text).unwrap();
+        for request in &kept {
+            let outcome = if request.done { Outcome::Done } else { Outcome::Failed };
+            let answer = session.ask(&request.asked, outcome).unwrap();
+            assert_eq!(answer.is_ok(), request.allowed || !ordered, "{request:?}");
+        }
+    }
+}
+
+#[test]
 fn another_container_does_not_count_for_the_one_that_is_waited_for() {
     let [web, db] = ordered();
     // It has the name of nobody, and the database's layer and command.

@@ -12,7 +12,7 @@ use crate::{
     model::Container,
     permitted,
     point::Point,
-    request::Capabilities,
+    request::{self, Capabilities},
     state::Change,
 };
 
@@ -31,12 +31,13 @@ pub struct NotStarted {
 
 impl Enforcer {
     /// May the program of this container, which was made, be let go? Those that the policy wants before it must have been.
-    /// What is asked here stands in no record of requests: it is the second half of making a container.
+    /// It is the second half of making a container, and stands in records as [`request::StartContainer`] at that point.
     ///
     /// # Errors
     /// A [`Denial`].
     pub fn start_container(&mut self, id: &str) -> Answer<permitted::StartContainer> {
         let point = Point::CreateContainer;
+        self.note(point, &request::StartContainer { start: id.to_owned() });
         self.check_settled(point)?;
         let life = self.guard.check_lives(point, id)?;
         let started = |name: &String| self.policy.named.get(name).is_some_and(|place| self.guard.was_started(*place));
@@ -46,10 +47,12 @@ impl Enforcer {
         };
         let reasons: Vec<_> = life.after.iter().filter(|name| !started(name)).map(reason).collect();
         if !reasons.is_empty() {
-            return Err(Denial::new(point, reasons));
+            let denial = Denial::new(point, reasons);
+            self.note_denial(&denial);
+            return Err(denial);
         }
         let permit = permitted::StartContainer { container_id: id.to_owned() };
-        Ok(self.grant_unrecorded(permit, Vec::new(), guard::Change::LetGo { id: id.to_owned() }, None))
+        Ok(self.grant(permit, Vec::new(), guard::Change::LetGo { id: id.to_owned() }, None))
     }
 
     /// May evidence of the group be made? Not before every container was started that must run. Changes nothing.

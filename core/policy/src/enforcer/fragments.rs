@@ -43,7 +43,7 @@ impl Enforcer {
     pub fn load_fragment(&mut self, request: &request::LoadFragment) -> Answer<permitted::LoadFragment> {
         self.note(Point::LoadFragment, request);
         let (permit, changes) = self.decide_fragment(request).inspect_err(|denial| self.note_denial(denial))?;
-        Ok(self.grant(permit, Verdict { changes, ..Verdict::default() }, guard::Change::Nothing, None))
+        Ok(self.grant(permit, changes, guard::Change::Nothing, None))
     }
 
     /// What is permitted of a fragment, and how the memory changes.
@@ -201,7 +201,7 @@ impl Enforcer {
         }
         let ledgers = keys.keys().cloned().collect();
         let change = guard::Change::Learn { subject: request.subject.clone(), keys };
-        Ok(self.grant(permitted::LoadTrustList { ledgers }, verdict, change, None))
+        Ok(self.grant(permitted::LoadTrustList { ledgers }, verdict.changes, change, None))
     }
 
     /// Keys of a ledger that receipts may verify with, by their identifiers: those that loaded trust lists brought.

@@ -130,7 +130,7 @@ impl Enforcer {
         })?;
         let verdict = self.decide(point, Request::MountDevice(request), request)?;
         let permit = permitted::MountLayer { target: request.target.clone(), root };
-        Ok(self.grant(permit, verdict, guard::Change::Nothing, None))
+        Ok(self.grant(permit, verdict.changes, guard::Change::Nothing, None))
     }
 
     /// May this layer be unmounted? Not while an overlay uses it.
@@ -144,7 +144,7 @@ impl Enforcer {
         let target = request.unmount_target.clone();
         Ok(self.grant(
             permitted::UnmountLayer { target: target.clone() },
-            verdict,
+            verdict.changes,
             guard::Change::Nothing,
             Some(target),
         ))
@@ -160,7 +160,7 @@ impl Enforcer {
         let verdict = self.decide(Point::RwMountDevice, Request::RwMountDevice(request), request)?;
         let request::RwMountDevice { target, encrypted, filesystem, .. } = request.clone();
         let permit = permitted::MountDisk { target, encrypted, filesystem };
-        Ok(self.grant(permit, verdict, guard::Change::Nothing, None))
+        Ok(self.grant(permit, verdict.changes, guard::Change::Nothing, None))
     }
 
     /// May this disk be unmounted? Not while there is an overlay, which may write to it.
@@ -172,7 +172,7 @@ impl Enforcer {
         self.guard.check_no_overlay(Point::RwUnmountDevice)?;
         let verdict = self.decide(Point::RwUnmountDevice, Request::Unmount(request), request)?;
         let target = request.unmount_target.clone();
-        Ok(self.grant(permitted::UnmountDisk { target: target.clone() }, verdict, guard::Change::Nothing, Some(target)))
+        Ok(self.grant(permitted::UnmountDisk { target: target.clone() }, verdict.changes, guard::Change::Nothing, Some(target)))
     }
 
     /// May this file system be used as scratch space?
@@ -185,7 +185,7 @@ impl Enforcer {
         let verdict = self.decide(Point::ScratchMount, Request::ScratchMount(request), request)?;
         let request::ScratchMount { target, encrypted, medium } = request.clone();
         let permit = permitted::MountScratch { target, encrypted, medium };
-        Ok(self.grant(permit, verdict, guard::Change::Nothing, None))
+        Ok(self.grant(permit, verdict.changes, guard::Change::Nothing, None))
     }
 
     /// May this scratch space be given up? Not while there is an overlay, which may write to it.
@@ -199,7 +199,7 @@ impl Enforcer {
         let target = request.unmount_target.clone();
         Ok(self.grant(
             permitted::UnmountScratch { target: target.clone() },
-            verdict,
+            verdict.changes,
             guard::Change::Nothing,
             Some(target),
         ))
@@ -224,7 +224,7 @@ impl Enforcer {
         let request::MountOverlay { container_id, layer_paths, target } = request.clone();
         let change = guard::Change::AddOverlay { id: container_id.clone(), layers: layer_paths.clone() };
         let permit = permitted::MountOverlay { container_id, layer_paths, target };
-        Ok(self.grant(permit, verdict, change, None))
+        Ok(self.grant(permit, verdict.changes, change, None))
     }
 
     /// May this overlay be taken apart? Not while its container lives.
@@ -237,7 +237,7 @@ impl Enforcer {
         let id = self.guard.check_container_ended(&target)?;
         let verdict = self.decide(Point::UnmountOverlay, Request::Unmount(request), request)?;
         let change = guard::Change::RemoveOverlay { id };
-        Ok(self.grant(permitted::UnmountOverlay { target: target.clone() }, verdict, change, Some(target)))
+        Ok(self.grant(permitted::UnmountOverlay { target: target.clone() }, verdict.changes, change, Some(target)))
     }
 
     /// May this container be made? Its overlay must be mounted, and every field must be the policy's. It counts as started;
@@ -257,7 +257,7 @@ impl Enforcer {
         self.check_network(point, &permit.capabilities, permit.privileged)?;
         let life = self.life(&possible, permit.stdio);
         let change = guard::Change::Start { id: permit.container_id.clone(), life };
-        Ok(self.grant(permit, verdict, change, None))
+        Ok(self.grant(permit, verdict.changes, change, None))
     }
 
     /// May this process be run in this container? It gets the streams if the container has them.
@@ -282,7 +282,7 @@ impl Enforcer {
             stdio,
         };
         self.check_network(point, &permit.capabilities, false)?;
-        Ok(self.grant(permit, verdict, guard::Change::Nothing, None))
+        Ok(self.grant(permit, verdict.changes, guard::Change::Nothing, None))
     }
 
     /// May this signal be sent?
@@ -299,7 +299,7 @@ impl Enforcer {
         let verdict = self.decide(point, Request::SignalContainerProcess(request), request)?;
         let request::SignalContainerProcess { container_id, signal, is_init_process, arg_list } = request.clone();
         let permit = permitted::SignalProcess { container_id, signal, is_init_process, command: arg_list };
-        Ok(self.grant(permit, verdict, guard::Change::Nothing, None))
+        Ok(self.grant(permit, verdict.changes, guard::Change::Nothing, None))
     }
 
     /// May this container be ended for good?
@@ -313,7 +313,7 @@ impl Enforcer {
         let verdict = self.decide(point, Request::ShutdownContainer(request), request)?;
         let container_id = request.container_id.clone();
         let change = guard::Change::End { id: container_id.clone() };
-        Ok(self.grant(permitted::ShutdownContainer { container_id }, verdict, change, None))
+        Ok(self.grant(permitted::ShutdownContainer { container_id }, verdict.changes, change, None))
     }
 
     /// May the host read what containers use? Changes nothing.
@@ -415,25 +415,13 @@ impl Enforcer {
     fn grant<T>(
         &mut self,
         permitted: T,
-        verdict: Verdict,
-        guard: guard::Change,
-        unmounts: Option<String>,
-    ) -> Granted<T> {
-        let granted = self.grant_unrecorded(permitted, verdict.changes, guard, unmounts);
-        self.note_allowed(Some(granted.pending.number));
-        granted
-    }
-
-    /// As [`Self::grant`], of what is no request at a point: the journal knows nothing of it.
-    fn grant_unrecorded<T>(
-        &mut self,
-        permitted: T,
         changes: Vec<Change>,
         guard: guard::Change,
         unmounts: Option<String>,
     ) -> Granted<T> {
         self.last = self.last.wrapping_add(1);
         self.open = Some(self.last);
+        self.note_allowed(self.open);
         Granted { permit: Permit::grant(permitted), pending: Pending { number: self.last, unmounts, changes, guard } }
     }
 

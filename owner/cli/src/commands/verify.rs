@@ -13,12 +13,12 @@ use std::{mem::take, path::Path};
 use anyhow::{Context as _, Result, bail};
 use caveau_emulated::SoftwareRoot;
 use caveau_evidence::{
-    APPRAISAL_POLICY_EXAMPLE, Accepted, AnyEvidence, AppraisalPolicy, AzureEvidence, AzureExpectations, Certificates,
-    EventLog, Evidence, Expectations, ExpectedReportData, Hex, Judgement, MAX_EVIDENCE_BYTES, Outcome as Judged,
-    Profile, SnpBundle, Tee, Timestamp, Verdict,
+    APPRAISAL_POLICY_EXAMPLE, Accepted, AnyEvidence, AppraisalPolicy, AzureEvidence, Certificates, EventLog, Evidence,
+    Expectations, ExpectedReportData, Hex, Judgement, MAX_EVIDENCE_BYTES, Outcome as Judged, Profile, Request, SnpBundle,
+    Tee, Timestamp, Verdict,
     corim::Corim,
-    dcap, judge, judge_azure, judge_quote, recognise, sha256, snp_judgement,
-    token::{Token, TokenExpectations, TokenKey, judge_token},
+    dcap, judge, recognise, sha256, snp_judgement,
+    token::{Token, TokenKey},
 };
 use caveau_guest_image::Manifest;
 use caveau_policy::Policy;
@@ -60,8 +60,8 @@ pub(crate) fn run(command: &args::Verify, json: bool, quiet: bool) -> Result<Out
     let judged = match evidence {
         AnyEvidence::Snp(bundle) => owner.judge_snp(*bundle)?,
         AnyEvidence::Azure(evidence) => owner.judge_azure(*evidence)?,
-        AnyEvidence::Quote(quote, collateral) => owner.judge_quote(&quote, *collateral)?,
-        AnyEvidence::Token(token) => owner.judge_token(&token)?,
+        AnyEvidence::Quote(quote, collateral) => owner.judge_quote(quote, *collateral)?,
+        AnyEvidence::Token(token) => owner.judge_token(*token)?,
         AnyEvidence::Certificates(_) => bail!(
             "{} holds certificates or revocation lists of SEV-SNP, and no evidence: give the report, and this file with \
              --certificates",
@@ -261,11 +261,6 @@ impl<'a> Owner<'a> {
     }
 
     fn judge_azure(&self, mut evidence: AzureEvidence) -> Result<Answer> {
-        if self.asked.report_data.is_some() {
-            bail!(
-                "under Azure's paravisor the report's own data are the paravisor's: give --nonce, which the TPM's quote has"
-            );
-        }
         let mut snp = self.expectations(Tee::Snp, None)?;
         if let Some(report) = evidence.snp_report().map(<[u8]>::to_vec) {
             let given = take(&mut evidence.certificates);
@@ -274,38 +269,37 @@ impl<'a> Owner<'a> {
             snp.least_crl_number = snp.least_crl_number.max(least);
         }
         evidence.collateral = self.collateral(take(&mut evidence.collateral))?;
-        let expected = AzureExpectations {
-            nonce: self.raw_nonce()?,
-            registers: self.standing.policy.registers.clone(),
-            vm_configuration: self.standing.policy.vm_configuration.clone(),
-            snp,
-            tdx: self.standing.policy.intel.clone(),
-        };
-        let judgement = judge_azure(&evidence, &expected, self.profile, self.at);
+        let judgement = self.request(snp)?.judge(&AnyEvidence::Azure(Box::new(evidence)))?;
         Ok(Answer::alone(judgement, None))
     }
 
-    fn judge_quote(&self, quote: &[u8], collateral: dcap::Collateral) -> Result<Answer> {
-        if self.asked.nonce.is_some() {
-            bail!("a quote of Intel's has no nonce of its own: give with --report-data what its report data must be");
-        }
+    fn judge_quote(&self, quote: Vec<u8>, collateral: dcap::Collateral) -> Result<Answer> {
         let collateral = self.collateral(collateral)?;
-        let expected = dcap::Expectations { report_data: self.asked.report_data, ..self.standing.policy.intel.clone() };
-        let judgement = judge_quote(quote, &collateral, &expected, self.profile, self.at);
+        let request = self.request(self.standing.policy.expectations.clone())?;
+        let judgement = request.judge(&AnyEvidence::Quote(quote, Box::new(collateral)))?;
         Ok(Answer::alone(judgement, None))
     }
 
-    fn judge_token(&self, token: &Token) -> Result<Answer> {
+    fn judge_token(&self, token: Token) -> Result<Answer> {
         let mut keys = Vec::new();
         for file in &self.command.token_keys {
             let bytes = files::read(file, files::MAX_DOCUMENT)?;
             keys.extend(TokenKey::parse(&bytes).with_context(|| format!("failed to use {}", file.display()))?);
         }
-        let snp = self.expectations(Tee::Snp, None)?;
-        let expected =
-            TokenExpectations { issuers: self.standing.policy.issuers.clone(), nonce: self.raw_nonce()?, snp };
-        let judgement = judge_token(token, &keys, &expected, self.profile, self.at);
+        let request = Request { token_keys: keys, ..self.request(self.expectations(Tee::Snp, None)?)? };
+        let judgement = request.judge(&AnyEvidence::Token(Box::new(token)))?;
         Ok(Answer::alone(judgement, Some(Tee::Snp)))
+    }
+
+    /// What is asked of evidence of other makers, with these expectations of SEV-SNP.
+    fn request(&self, expectations: Expectations) -> Result<Request> {
+        let policy =
+            AppraisalPolicy { profile: Some(self.profile), expectations, ..self.standing.policy.clone() };
+        let mut request = Request::new(policy, self.at);
+        request.nonce = self.raw_nonce()?;
+        request.report_data = self.asked.report_data;
+        request.is_session = self.asked.is_session;
+        Ok(request)
     }
 
     fn expectations(&self, tee: Tee, challenge: Option<ExpectedReportData>) -> Result<Expectations> {
