@@ -7,12 +7,12 @@ use caveau_evidence::{Certificates, Evidence, Tee, Timestamp};
 use caveau_snp::build::{CertificateSpec, CrlSpec, Role, VekIdentity, VekSpec, assemble, certificate_tbs, crl_tbs};
 use caveau_snp::build::{p384_spki, rsa_spki};
 use caveau_snp::certificate::Certificate;
+use caveau_snp::certificate_table::{self as certificates, CertificateId};
 use caveau_snp::crl::Crl;
 use caveau_snp::examine::Rules;
 use caveau_snp::product::Product;
 use caveau_snp::report::{Report, ReportFields, Signature, set_signature};
 use caveau_snp::tcb::Tcb;
-use caveau_sp_message::certificates::{self, CertificateId};
 
 use crate::Target;
 

@@ -230,10 +230,12 @@ mod tests {
 
     #[test]
     fn examples_are_found() {
-        for source in ["/// Adds.\n///\n/// ```\n/// f();\n/// ```", "    //! ```compile_fail\n    //! g\n    //! ```"] {
+        for source in ["/// Adds.\n///\n/// ```\n/// f();\n/// ```", "    //! ```compile_fail\n    //! g\n    //! ```"]
+        {
             assert!(is_example(source), "{source}");
         }
-        for source in ["/// ```text\n/// a -> b\n/// ```\n", "// ```\n// no documentation\n// ```", "let s = \"```\";"] {
+        for source in ["/// ```text\n/// a -> b\n/// ```\n", "// ```\n// no documentation\n// ```", "let s = \"```\";"]
+        {
             assert!(!is_example(source), "{source}");
         }
     }

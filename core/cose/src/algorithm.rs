@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::digest;
+use caveau_signature::{Hash, Scheme};
 use caveau_snp::der::{context, object_id, sequence, uint};
 
 /// A signature algorithm of COSE.
@@ -97,150 +97,61 @@ impl FromStr for Algorithm {
     }
 }
 
-/// A hash function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Hash {
-    /// SHA-256.
-    Sha256,
-    /// SHA-384.
-    Sha384,
-    /// SHA-512.
-    Sha512,
-}
-
-impl Hash {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Sha256, Self::Sha384, Self::Sha512];
-
-    /// The digest of a message.
-    #[must_use]
-    pub fn digest(self, message: &[u8]) -> Vec<u8> {
-        let algorithm = match self {
-            Self::Sha256 => &digest::SHA256,
-            Self::Sha384 => &digest::SHA384,
-            Self::Sha512 => &digest::SHA512,
-        };
-        digest::digest(algorithm, message).as_ref().to_vec()
-    }
-
-    /// Bytes of a digest.
-    #[must_use]
-    pub const fn length(self) -> usize {
-        match self {
-            Self::Sha256 => 32,
-            Self::Sha384 => 48,
-            Self::Sha512 => 64,
-        }
-    }
-
-    /// Its number in COSE's registry (RFC 9054): -16, -43, -44.
-    #[must_use]
-    pub const fn id(self) -> i64 {
-        match self {
-            Self::Sha256 => -16,
-            Self::Sha384 => -43,
-            Self::Sha512 => -44,
-        }
-    }
-
-    /// The function with this number in COSE's registry.
-    #[must_use]
-    pub fn from_id(id: i64) -> Option<Self> {
-        Self::ALL.into_iter().find(|hash| hash.id() == id)
-    }
-
-    /// Its name in a did:x509.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sha256 => "sha256",
-            Self::Sha384 => "sha384",
-            Self::Sha512 => "sha512",
-        }
-    }
-
-    /// The contents of its object identifier (2.16.840.1.101.3.4.2).
-    const fn oid(self) -> [u8; 9] {
-        let last = match self {
-            Self::Sha256 => 1,
-            Self::Sha384 => 2,
-            Self::Sha512 => 3,
-        };
-        [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, last]
-    }
-}
-
-/// How a signature is made and written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    /// ECDSA, r and s as a DER SEQUENCE.
-    EcdsaDer(Hash),
-    /// ECDSA, r and s one after the other, each as long as the curve's field.
-    EcdsaFixed(Hash),
-    /// Ed25519.
-    Ed25519,
-    /// RSASSA-PKCS1-v1_5.
-    RsaPkcs1(Hash),
-    /// RSASSA-PSS with MGF1 of the same hash and a salt as long as it.
-    RsaPss(Hash),
-}
-
 const RSA_PREFIX: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
 const NULL: [u8; 2] = [5, 0];
 
-impl Scheme {
-    const CERTIFICATES: [Self; 10] = [
-        Self::EcdsaDer(Hash::Sha256),
-        Self::EcdsaDer(Hash::Sha384),
-        Self::EcdsaDer(Hash::Sha512),
-        Self::RsaPkcs1(Hash::Sha256),
-        Self::RsaPkcs1(Hash::Sha384),
-        Self::RsaPkcs1(Hash::Sha512),
-        Self::RsaPss(Hash::Sha256),
-        Self::RsaPss(Hash::Sha384),
-        Self::RsaPss(Hash::Sha512),
-        Self::Ed25519,
-    ];
+/// Those of certificates.
+const OF_CERTIFICATES: [Scheme; 10] = [
+    Scheme::EcdsaDer(Hash::Sha256),
+    Scheme::EcdsaDer(Hash::Sha384),
+    Scheme::EcdsaDer(Hash::Sha512),
+    Scheme::RsaPkcs1(Hash::Sha256),
+    Scheme::RsaPkcs1(Hash::Sha384),
+    Scheme::RsaPkcs1(Hash::Sha512),
+    Scheme::RsaPss(Hash::Sha256),
+    Scheme::RsaPss(Hash::Sha384),
+    Scheme::RsaPss(Hash::Sha512),
+    Scheme::Ed25519,
+];
 
-    /// The scheme that a certificate's AlgorithmIdentifier names. None of SHA-1 or MD5 is among them.
-    pub(crate) fn from_identifier(identifier: &[u8]) -> Option<Self> {
-        Self::CERTIFICATES.into_iter().find(|scheme| scheme.identifiers().iter().any(|known| known == identifier))
-    }
+/// The scheme that a certificate's AlgorithmIdentifier names. None of SHA-1 or MD5 is among them.
+pub(crate) fn named_by(identifier: &[u8]) -> Option<Scheme> {
+    OF_CERTIFICATES.into_iter().find(|scheme| identifiers(*scheme).iter().any(|known| known == identifier))
+}
 
-    /// The AlgorithmIdentifiers that name it; the first is the one to write.
-    pub(crate) fn identifiers(self) -> Vec<Vec<u8>> {
-        let rsa = |last: u8| object_id(&[&RSA_PREFIX[..], &[last]].concat());
-        match self {
-            Self::EcdsaDer(hash) | Self::EcdsaFixed(hash) => {
-                let last = match hash {
-                    Hash::Sha256 => 2,
-                    Hash::Sha384 => 3,
-                    Hash::Sha512 => 4,
-                };
-                vec![sequence(&[&object_id(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, last])])]
-            }
-            Self::Ed25519 => vec![sequence(&[&object_id(&[0x2b, 0x65, 0x70])])],
-            Self::RsaPkcs1(hash) => {
-                let last = match hash {
-                    Hash::Sha256 => 0x0b,
-                    Hash::Sha384 => 0x0c,
-                    Hash::Sha512 => 0x0d,
-                };
-                vec![sequence(&[&rsa(last), &NULL])]
-            }
-            Self::RsaPss(hash) => {
-                // RFC 4055, section 3.1: the hash with NULL or without parameters; the trailer's default left out, or
-                // not.
-                let salt = u64::try_from(hash.length()).unwrap_or(0);
-                let with = |parameters: &[u8], trailer: &[u8]| {
-                    let hash = sequence(&[&object_id(&hash.oid()), parameters]);
-                    let mask = sequence(&[&rsa(0x08), &hash]);
-                    let all = [context(0, &hash), context(1, &mask), context(2, &uint(salt)), trailer.to_vec()];
-                    sequence(&[&rsa(0x0a), &sequence(&[&all.concat()])])
-                };
-                let trailer = context(3, &uint(1));
-                vec![with(&NULL, &[]), with(&NULL, &trailer), with(&[], &[]), with(&[], &trailer)]
-            }
+/// The AlgorithmIdentifiers that name a scheme; the first is the one to write.
+pub(crate) fn identifiers(scheme: Scheme) -> Vec<Vec<u8>> {
+    let rsa = |last: u8| object_id(&[&RSA_PREFIX[..], &[last]].concat());
+    match scheme {
+        Scheme::EcdsaDer(hash) | Scheme::EcdsaFixed(hash) => {
+            let last = match hash {
+                Hash::Sha256 => 2,
+                Hash::Sha384 => 3,
+                Hash::Sha512 => 4,
+            };
+            vec![sequence(&[&object_id(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, last])])]
+        }
+        Scheme::Ed25519 => vec![sequence(&[&object_id(&[0x2b, 0x65, 0x70])])],
+        Scheme::RsaPkcs1(hash) => {
+            let last = match hash {
+                Hash::Sha256 => 0x0b,
+                Hash::Sha384 => 0x0c,
+                Hash::Sha512 => 0x0d,
+            };
+            vec![sequence(&[&rsa(last), &NULL])]
+        }
+        Scheme::RsaPss(hash) => {
+            // RFC 4055, section 3.1: the hash with NULL or without parameters; the trailer's default left out, or
+            // not.
+            let salt = u64::try_from(hash.length()).unwrap_or(0);
+            let with = |parameters: &[u8], trailer: &[u8]| {
+                let hash = sequence(&[&object_id(&hash.oid()), parameters]);
+                let mask = sequence(&[&rsa(0x08), &hash]);
+                let all = [context(0, &hash), context(1, &mask), context(2, &uint(salt)), trailer.to_vec()];
+                sequence(&[&rsa(0x0a), &sequence(&[&all.concat()])])
+            };
+            let trailer = context(3, &uint(1));
+            vec![with(&NULL, &[]), with(&NULL, &trailer), with(&[], &[]), with(&[], &trailer)]
         }
     }
 }
@@ -265,7 +176,7 @@ mod tests {
     #[test]
     fn certificates_identifiers_are_told() {
         let id = |text: &str| hex::decode(text).unwrap();
-        let known = |text| Scheme::from_identifier(&id(text));
+        let known = |text| named_by(&id(text));
         assert_eq!(known("300a06082a8648ce3d040303"), Some(Scheme::EcdsaDer(Hash::Sha384)));
         assert_eq!(known("300d06092a864886f70d01010c0500"), Some(Scheme::RsaPkcs1(Hash::Sha384)));
         assert_eq!(known("300506032b6570"), Some(Scheme::Ed25519));

@@ -4,7 +4,9 @@
 use caveau_snp::der::{bit_string, boolean, context, object_id, octet_string, sequence, set, text, time, tlv, uint};
 use caveau_snp::time::Timestamp;
 
-use crate::algorithm::{Hash, Scheme};
+use caveau_signature::{Hash, Scheme};
+
+use crate::algorithm::identifiers;
 use crate::key::KeyKind;
 use crate::oid;
 
@@ -63,7 +65,7 @@ fn signature_algorithm(key: KeyKind) -> Vec<u8> {
         KeyKind::Rsa => Scheme::RsaPkcs1(Hash::Sha384),
         KeyKind::Ed25519 => Scheme::Ed25519,
     };
-    scheme.identifiers().into_iter().next().unwrap_or_default()
+    identifiers(scheme).into_iter().next().unwrap_or_default()
 }
 
 /// A distinguished name of attributes: (contents of the type's object identifier, text), each a part of its own.

@@ -7,7 +7,9 @@ use caveau_snp::time::Timestamp;
 use der::asn1::{AnyRef, BitStringRef, ContextSpecific, GeneralizedTime, OctetStringRef, UtcTime};
 use der::{Decode as _, Reader as _, SliceReader, Tag, TagNumber, Tagged as _};
 
-use crate::algorithm::Scheme;
+use caveau_signature::Scheme;
+
+use crate::algorithm::named_by;
 use crate::key::PublicKey;
 use crate::name::{Attribute, SubjectAlternativeName, alternative_names, attributes};
 use crate::oid;
@@ -80,7 +82,7 @@ impl<'a> Certificate<'a> {
         let signature = outer.decode::<BitStringRef<'a>>().map_err(broken("signature"))?.as_bytes();
         let signature = signature.ok_or_else(|| error("signature", "it is not of whole bytes"))?;
         outer.finish().map_err(broken("outer structure"))?;
-        let scheme = Scheme::from_identifier(algorithm)
+        let scheme = named_by(algorithm)
             .ok_or_else(|| error("signature algorithm", "none of ECDSA, RSA and RSA-PSS with SHA-2, and Ed25519"))?;
 
         let mut reader = sequence("signed part", tbs)?;

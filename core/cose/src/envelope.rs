@@ -172,7 +172,7 @@ impl<'a> Envelope<'a> {
     #[must_use]
     pub fn statement_digest(&self) -> [u8; 32] {
         let bare = Sign1 { unprotected: Value::Map(Vec::new()), ..self.sign1.clone() };
-        let digest = crate::algorithm::Hash::Sha256.digest(&bare.encode());
+        let digest = caveau_signature::Hash::Sha256.digest(&bare.encode());
         <[u8; 32]>::try_from(digest).unwrap_or_default()
     }
 

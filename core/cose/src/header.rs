@@ -15,9 +15,10 @@
 
 use caveau_snp::time::Timestamp;
 
-use crate::algorithm::{Algorithm, Hash};
+use crate::algorithm::Algorithm;
 use crate::cbor::Value;
 use crate::envelope::EnvelopeError;
+use caveau_signature::Hash;
 
 pub(crate) const ALGORITHM: Value<'static> = Value::Int(1);
 pub(crate) const CRITICAL: Value<'static> = Value::Int(2);

@@ -3,18 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use aws_lc_rs::signature::{
-    self, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1,
-    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
-    ECDSA_P521_SHA512_ASN1, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
-    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, UnparsedPublicKey,
-    VerificationAlgorithm,
-};
+use caveau_signature::{Curve, Key, Scheme, verifies};
 use caveau_snp::der::{big_uint, bit_string, sequence};
 use der::asn1::{AnyRef, BitStringRef};
 use der::{Decode as _, Reader as _, SliceReader, Tag, Tagged as _};
 
-use crate::algorithm::{Algorithm, Hash, Scheme};
+use crate::algorithm::Algorithm;
 
 /// What kind of key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,7 +142,7 @@ impl<'a> PublicKey<'a> {
     /// Whether a key of this kind can be used with an algorithm. ECDSA goes with every curve (RFC 9053, section 2.1).
     #[must_use]
     pub fn supports(&self, algorithm: Algorithm) -> bool {
-        self.verifier(algorithm.scheme()).is_some()
+        self.goes_with(algorithm.scheme())
     }
 
     /// Whether this key made a signature, in COSE's form, over a message.
@@ -158,41 +152,34 @@ impl<'a> PublicKey<'a> {
     }
 
     pub(crate) fn verifies_scheme(&self, scheme: Scheme, message: &[u8], signature: &[u8]) -> bool {
-        let Some(verifier) = self.verifier(scheme) else { return false };
-        let key = UnparsedPublicKey::new(verifier, &self.bytes);
-        match scheme {
-            Scheme::EcdsaFixed(_) => {
-                let half = self.kind.field_bytes();
-                let halves = signature.split_at_checked(half).filter(|(_, s)| s.len() == half);
-                halves.is_some_and(|(r, s)| key.verify(message, &sequence(&[&big_uint(r), &big_uint(s)])).is_ok())
-            }
-            _ => key.verify(message, signature).is_ok(),
+        if !self.goes_with(scheme) {
+            return false;
         }
+        let key = match self.kind {
+            KeyKind::P256 => Key::Ecdsa(Curve::P256, &self.bytes),
+            KeyKind::P384 => Key::Ecdsa(Curve::P384, &self.bytes),
+            KeyKind::P521 => Key::Ecdsa(Curve::P521, &self.bytes),
+            KeyKind::Rsa => Key::Rsa(&self.bytes),
+            KeyKind::Ed25519 => Key::Ed25519(&self.bytes),
+        };
+        // Any curve goes with any hash here, which verifiers know for the form in DER alone.
+        if let Scheme::EcdsaFixed(hash) = scheme {
+            let half = self.kind.field_bytes();
+            let halves = signature.split_at_checked(half).filter(|(_, s)| s.len() == half);
+            return halves.is_some_and(|(r, s)| {
+                verifies(Scheme::EcdsaDer(hash), &key, message, &sequence(&[&big_uint(r), &big_uint(s)]))
+            });
+        }
+        verifies(scheme, &key, message, signature)
     }
 
-    fn verifier(&self, scheme: Scheme) -> Option<&'static dyn VerificationAlgorithm> {
-        use Hash::{Sha256, Sha384, Sha512};
-        Some(match (scheme, self.kind) {
-            (Scheme::EcdsaDer(hash) | Scheme::EcdsaFixed(hash), kind) => match (kind, hash) {
-                (KeyKind::P256, Sha256) => &ECDSA_P256_SHA256_ASN1,
-                (KeyKind::P256, Sha384) => &ECDSA_P256_SHA384_ASN1,
-                (KeyKind::P256, Sha512) => &ECDSA_P256_SHA512_ASN1,
-                (KeyKind::P384, Sha256) => &ECDSA_P384_SHA256_ASN1,
-                (KeyKind::P384, Sha384) => &ECDSA_P384_SHA384_ASN1,
-                (KeyKind::P384, Sha512) => &ECDSA_P384_SHA512_ASN1,
-                (KeyKind::P521, Sha256) => &ECDSA_P521_SHA256_ASN1,
-                (KeyKind::P521, Sha384) => &ECDSA_P521_SHA384_ASN1,
-                (KeyKind::P521, Sha512) => &ECDSA_P521_SHA512_ASN1,
-                (KeyKind::Rsa | KeyKind::Ed25519, _) => return None,
-            },
-            (Scheme::Ed25519, KeyKind::Ed25519) => &signature::ED25519,
-            (Scheme::RsaPkcs1(Sha256), KeyKind::Rsa) => &RSA_PKCS1_2048_8192_SHA256,
-            (Scheme::RsaPkcs1(Sha384), KeyKind::Rsa) => &RSA_PKCS1_2048_8192_SHA384,
-            (Scheme::RsaPkcs1(Sha512), KeyKind::Rsa) => &RSA_PKCS1_2048_8192_SHA512,
-            (Scheme::RsaPss(Sha256), KeyKind::Rsa) => &RSA_PSS_2048_8192_SHA256,
-            (Scheme::RsaPss(Sha384), KeyKind::Rsa) => &RSA_PSS_2048_8192_SHA384,
-            (Scheme::RsaPss(Sha512), KeyKind::Rsa) => &RSA_PSS_2048_8192_SHA512,
-            _ => return None,
-        })
+    const fn goes_with(&self, scheme: Scheme) -> bool {
+        match scheme {
+            Scheme::EcdsaDer(_) | Scheme::EcdsaFixed(_) => {
+                matches!(self.kind, KeyKind::P256 | KeyKind::P384 | KeyKind::P521)
+            }
+            Scheme::Ed25519 => matches!(self.kind, KeyKind::Ed25519),
+            Scheme::RsaPkcs1(_) | Scheme::RsaPss(_) => matches!(self.kind, KeyKind::Rsa),
+        }
     }
 }

@@ -48,7 +48,8 @@ pub mod oid;
 mod receipt;
 mod sign;
 
-pub use algorithm::{Algorithm, Hash, UnknownAlgorithm};
+pub use algorithm::{Algorithm, UnknownAlgorithm};
+pub use caveau_signature::Hash;
 pub use certificate::{Certificate, CertificateError, MAX_CERTIFICATE_BYTES};
 pub use chain::{Chain, ChainError, MAX_CERTIFICATES, Validity};
 pub use did::{DidError, DidX509, MAX_DID_BYTES, Policy, San};

@@ -10,7 +10,6 @@
 
 use caveau_snp::time::Timestamp;
 
-use crate::algorithm::Hash;
 use crate::cbor::{CborError, Value};
 use crate::envelope::{EnvelopeError, Sign1};
 use crate::header::{
@@ -18,6 +17,7 @@ use crate::header::{
     text, time,
 };
 use crate::key::PublicKey;
+use caveau_signature::Hash;
 
 /// Largest receipt accepted.
 const MAX_RECEIPT_BYTES: usize = 256 * 1024;

@@ -3,8 +3,7 @@
 //! Checks go on after one has failed, as far as they can, so that a judgement shows all that is wrong. The claims come out only
 //! when none failed.
 
-use aws_lc_rs::digest;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use caveau_signature::{Curve, Hash, Key, Scheme, verifies};
 use caveau_snp::Hex;
 use caveau_snp::certificate::Certificate;
 use caveau_snp::check::{Check, Refusal};
@@ -344,9 +343,9 @@ impl<'a> Examiner<'a> {
             "the quoting enclave's report is not about this attestation key",
         ));
         let point = [&[4], attestation_key.as_slice()].concat();
-        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+        let (scheme, key) = (Scheme::EcdsaFixed(Hash::Sha256), Key::Ecdsa(Curve::P256, &point));
         self.checks.holds(verdict(
-            key.verify(self.quote.signed, &self.quote.signature).is_ok(),
+            verifies(scheme, &key, self.quote.signed, &self.quote.signature),
             "the attestation key signed the quote",
             "quote-signature",
             "the attestation key did not sign this quote",
@@ -492,9 +491,5 @@ fn verdict(holds: bool, sentence: &str, code: &str, broken: &str) -> Finding {
 }
 
 fn sha256(parts: &[&[u8]]) -> Hex<32> {
-    let mut context = digest::Context::new(&digest::SHA256);
-    parts.iter().for_each(|part| context.update(part));
-    let mut out = [0; 32];
-    out.copy_from_slice(context.finish().as_ref());
-    Hex(out)
+    Hex(caveau_signature::sha256(parts))
 }

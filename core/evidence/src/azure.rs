@@ -14,10 +14,10 @@ mod vtpm;
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::signature::RsaPublicKeyComponents;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use caveau_dcap::Collateral;
+use caveau_signature::Key;
 use caveau_snp::Hex;
 use caveau_snp::appraisal::{Appraisal, Kind};
 use caveau_snp::appraise::{Attached, Expectations, Profile, appraise, not_appraised};
@@ -369,7 +369,7 @@ fn vtpm_checks(
     checks.push(Check::from_result(name, described.map_err(Clone::clone)));
     checks.push(match key {
         Some((n, e)) => {
-            let key = RsaPublicKeyComponents { n: n.as_slice(), e: e.as_slice() };
+            let key = Key::RsaNumbers { n, e };
             let holds = vtpm::is_signed(&quote.message, &quote.signature, &key);
             let broken = || Refusal::new("vtpm-signature", "the TPM's attestation key did not sign this quote");
             let sentence = "the TPM's attestation key signed the quote".to_owned();

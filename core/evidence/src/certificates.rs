@@ -1,9 +1,8 @@
 //! The certificates that go with a report, from the places where hosts keep them.
 
 use caveau_snp::certificate::Certificate;
+use caveau_snp::certificate_table::{self as table, CertificateId, TableError};
 use caveau_snp::crl::Crl;
-use caveau_sp_message::TableError;
-use caveau_sp_message::certificates::{self as table, CertificateId};
 use serde::Deserialize;
 
 use crate::pem;

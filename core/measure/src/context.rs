@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha384};
 use zerocopy::little_endian::{U16, U64};
 use zerocopy::{Immutable, IntoBytes};
 
@@ -108,9 +108,7 @@ struct PageInfo {
 
 /// SHA-384 of `bytes`.
 pub(crate) fn sha384(bytes: &[u8]) -> [u8; 48] {
-    let mut out = [0; 48];
-    out.copy_from_slice(digest::digest(&digest::SHA384, bytes).as_ref());
-    out
+    Sha384::digest(bytes).into()
 }
 
 /// The guest context's digest while a launch is replayed. Addresses and lengths have been checked by the caller.

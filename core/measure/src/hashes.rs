@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use aws_lc_rs::digest;
+use sha2::{Digest as _, Sha256};
 use zerocopy::little_endian::U16;
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
@@ -14,11 +14,11 @@ pub type Sha256Digest = [u8; 32];
 /// # Errors
 /// Those of `source`.
 pub fn sha256(mut source: impl Read) -> io::Result<Sha256Digest> {
-    let mut context = digest::Context::new(&digest::SHA256);
+    let mut context = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match source.read(&mut buffer) {
-            Ok(0) => return Ok(to_array(context.finish())),
+            Ok(0) => return Ok(context.finalize().into()),
             Ok(read) => context.update(buffer.get(..read).unwrap_or(&buffer)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -27,13 +27,7 @@ pub fn sha256(mut source: impl Read) -> io::Result<Sha256Digest> {
 }
 
 fn sha256_of(bytes: &[u8]) -> Sha256Digest {
-    to_array(digest::digest(&digest::SHA256, bytes))
-}
-
-fn to_array(digest: digest::Digest) -> Sha256Digest {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest.as_ref());
-    out
+    Sha256::digest(bytes).into()
 }
 
 /// What direct kernel boot measures: SHA-256 of kernel, initrd and command line.

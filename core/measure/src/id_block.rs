@@ -3,7 +3,7 @@
 //!
 //! Both are data here: the signatures come from whoever holds the keys.
 
-use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use caveau_signature::{Curve, Hash, Key, Scheme, verifies};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -260,7 +260,7 @@ impl P384Key {
     fn has_signed(&self, message: &[u8], signature: &P384Signature) -> bool {
         let point = [&[4][..], &self.x, &self.y].concat();
         let fixed = [signature.r, signature.s].concat();
-        UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(message, &fixed).is_ok()
+        verifies(Scheme::EcdsaFixed(Hash::Sha384), &Key::Ecdsa(Curve::P384, &point), message, &fixed)
     }
 
     fn to_raw(self) -> RawKey {

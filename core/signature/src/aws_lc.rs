@@ -22,9 +22,8 @@ impl Verifier for AwsLc {
             }
             Key::Ed25519(bytes) => scheme == Scheme::Ed25519 && holds(&ED25519, bytes, message, signature),
             Key::Rsa(der) => rsa(scheme).is_some_and(|algorithm| holds(algorithm, der, message, signature)),
-            Key::RsaNumbers { n, e } => rsa(scheme).is_some_and(|algorithm| {
-                RsaPublicKeyComponents { n, e }.verify(algorithm, message, signature).is_ok()
-            }),
+            Key::RsaNumbers { n, e } => rsa(scheme)
+                .is_some_and(|algorithm| RsaPublicKeyComponents { n, e }.verify(algorithm, message, signature).is_ok()),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! `use` is one of `challenge`, `owner-channel`, `event-log`, `key-release`, in ASCII; `nonce` is the verifier's; `data` is
 //! what the guest ties to the report, such as a session's secret or a public key, and comes along with the evidence. All 64 bytes are compared.
 
-use aws_lc_rs::digest;
+use caveau_signature::sha512;
 
 use crate::Hex;
 
@@ -39,19 +39,10 @@ impl Use {
 /// The 64 bytes of REPORT_DATA for this use, nonce and data.
 #[must_use]
 pub fn report_data(purpose: Use, nonce: &[u8], data: &[u8]) -> Hex<64> {
-    let mut context = digest::Context::new(&digest::SHA512);
-    for text in ["caveau/report-data/1", purpose.domain()] {
-        context.update(text.as_bytes());
-        context.update(&[0]);
-    }
-    for part in [nonce, data] {
-        // A length above u64 does not exist.
-        context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
-        context.update(part);
-    }
-    let mut out = [0; 64];
-    out.copy_from_slice(context.finish().as_ref());
-    Hex(out)
+    // A length above u64 does not exist.
+    let length = |part: &[u8]| u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes();
+    let (domain, of_nonce, of_data) = (purpose.domain().as_bytes(), length(nonce), length(data));
+    Hex(sha512(&[b"caveau/report-data/1\0", domain, &[0], &of_nonce, nonce, &of_data, data]))
 }
 
 #[cfg(test)]
@@ -74,6 +65,6 @@ mod tests {
     #[test]
     fn the_binding_is_the_documented_hash() {
         let text = b"caveau/report-data/1\0challenge\0\x02\0\0\0\0\0\0\0ab\x01\0\0\0\0\0\0\0c";
-        assert_eq!(report_data(Use::Challenge, b"ab", b"c").0[..], *digest::digest(&digest::SHA512, text).as_ref());
+        assert_eq!(report_data(Use::Challenge, b"ab", b"c").0[..], sha512(&[text]));
     }
 }

@@ -7,7 +7,7 @@ use ::der::asn1::{
     AnyRef, BitStringRef, ContextSpecific, GeneralizedTime, Ia5StringRef, OctetStringRef, UintRef, UtcTime,
 };
 use ::der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use caveau_signature::{Curve, Hash, Key, Scheme, verifies};
 
 use crate::oid;
 use crate::pss;
@@ -202,8 +202,8 @@ impl<'a> Certificate<'a> {
         match self.public_key {
             PublicKey::Rsa4096(key) => pss::is_expected(algorithm) && pss::holds(key, message, signature),
             PublicKey::P256(point) => {
-                let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point);
-                algorithm == ECDSA_SHA256 && key.verify(message, signature).is_ok()
+                let key = Key::Ecdsa(Curve::P256, point);
+                algorithm == ECDSA_SHA256 && verifies(Scheme::EcdsaDer(Hash::Sha256), &key, message, signature)
             }
             PublicKey::P384(_) => false,
         }
@@ -213,7 +213,7 @@ impl<'a> Certificate<'a> {
     #[must_use]
     pub fn has_signed_raw(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         let PublicKey::P256(point) = self.public_key else { return false };
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature).is_ok()
+        verifies(Scheme::EcdsaFixed(Hash::Sha256), &Key::Ecdsa(Curve::P256, point), message, signature)
     }
 
     /// (whether it is an authority, how many authorities may follow) of basicConstraints; `None` without or with a malformed

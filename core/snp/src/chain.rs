@@ -1,6 +1,6 @@
 //! The single checks on a report and its three certificates.
 
-use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use caveau_signature::{Curve, Hash, Key, Scheme, verifies};
 
 use crate::Hex;
 use crate::bits::{GuestPolicy, PlatformInfo};
@@ -191,8 +191,8 @@ impl<'a> Chain<'a> {
         let fixed = [signature.r, signature.s].concat();
         let holds = match self.vek.public_key() {
             PublicKey::P384(point) => {
-                let key = UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point);
-                key.verify(self.report.signed_part(), &fixed).is_ok()
+                let key = Key::Ecdsa(Curve::P384, point);
+                verifies(Scheme::EcdsaFixed(Hash::Sha384), &key, self.report.signed_part(), &fixed)
             }
             PublicKey::P256(_) | PublicKey::Rsa4096(_) => false,
         };

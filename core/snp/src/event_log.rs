@@ -17,7 +17,7 @@
 
 use std::collections::VecDeque;
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use caveau_signature::sha256;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -87,9 +87,7 @@ impl Head {
     /// After one more line.
     #[must_use]
     pub fn after(self, line: &[u8]) -> Self {
-        let mut of_line = [0; 32];
-        of_line.copy_from_slice(digest(&SHA256, line).as_ref());
-        Self { hash: sha256(&[&self.hash, &of_line]), count: self.count.saturating_add(1) }
+        Self { hash: sha256(&[&self.hash, &sha256(&[line])]), count: self.count.saturating_add(1) }
     }
 
     /// The data that a report binds.
@@ -97,14 +95,6 @@ impl Head {
     pub fn data(&self) -> Vec<u8> {
         [&self.hash[..], &self.count.to_le_bytes()].concat()
     }
-}
-
-fn sha256(parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = Context::new(&SHA256);
-    parts.iter().for_each(|part| context.update(part));
-    let mut hash = [0; 32];
-    hash.copy_from_slice(context.finish().as_ref());
-    hash
 }
 
 /// A log that is being written.

@@ -3,8 +3,6 @@
 //! The order is form, endorsement, signature, bindings. A check that fails does not hide the
 //! others; a check whose inputs are not there is `skipped`. [`Claims`] come out only where none failed.
 
-use aws_lc_rs::digest;
-
 use crate::Hex;
 use crate::certificate::Certificate;
 use crate::chain::Chain;
@@ -268,7 +266,5 @@ fn parse_certificates<'a>(input: &Endorsed<'a>) -> Result<[Certificate<'a>; 3], 
 /// SHA-256 of `bytes`.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> Hex<32> {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    Hex(out)
+    Hex(caveau_signature::sha256(&[bytes]))
 }

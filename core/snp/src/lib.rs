@@ -32,6 +32,7 @@ pub mod binding;
 pub mod bits;
 pub mod build;
 pub mod certificate;
+pub mod certificate_table;
 mod chain;
 pub mod check;
 pub mod claims;

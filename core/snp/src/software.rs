@@ -3,7 +3,7 @@
 //! Each of its certificates carries [`MARKER_OID`] as a critical extension: a verifier that does not know it must refuse,
 //! and ours refuses it by name. Knowing the marker is no way to accept it: that takes a root, and none is here.
 
-use aws_lc_rs::digest;
+use caveau_signature::sha256;
 
 /// The marker extension's object identifier, `2.25.` and UUID 03909c95-6997-42f0-aa4f-758365c1e8d4 as a number: its DER
 /// contents.
@@ -28,8 +28,8 @@ pub const NAME_PREFIX: &str = "SOFTWARE-";
 /// The root's name contains it, which ties the name to the key.
 #[must_use]
 pub fn root_id(subject_public_key_info: &[u8]) -> String {
-    let hash = digest::digest(&digest::SHA256, subject_public_key_info);
-    hex::encode(hash.as_ref().get(..8).unwrap_or_default())
+    let hash = sha256(&[subject_public_key_info]);
+    hex::encode(hash.get(..8).unwrap_or_default())
 }
 
 #[cfg(test)]

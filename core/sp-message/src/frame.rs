@@ -16,8 +16,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 
-use crate::certificates::MAX_TABLE;
 use crate::{FrameError, MAX_MESSAGE, SECRETS_PAGE_SIZE};
+use caveau_snp::certificate_table::MAX_TABLE;
 use zeroize::Zeroizing;
 
 /// Bytes after the length word of the largest frame from the guest.

@@ -41,7 +41,6 @@
     )
 )]
 
-pub mod certificates;
 mod error;
 pub mod frame;
 mod header;
@@ -51,7 +50,7 @@ mod secrets;
 mod session;
 mod vmpck;
 
-pub use error::{FrameError, MessageError, TableError};
+pub use error::{FrameError, MessageError};
 pub use header::{HEADER_SIZE, Header, MAX_MESSAGE, MAX_PAYLOAD, MessageType};
 pub use secrets::{SECRETS_PAGE_SIZE, SecretsPage};
 pub use session::{GuestSession, ProcessorSession, Received};

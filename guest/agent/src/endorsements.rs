@@ -1,7 +1,7 @@
 //! The certificates that came with a report, as containers expect to find them in `host-amd-cert-base64`: the JSON that
 //! Azure's host endpoint (THIM) gives.
 
-use caveau_sp_message::certificates::{self, Certificate, CertificateId};
+use caveau_snp::certificate_table::{self as certificates, Certificate, CertificateId};
 use caveau_tee::TeeEvidence;
 use serde_json::json;
 

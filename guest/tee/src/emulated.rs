@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use caveau_protocol::SECURE_PROCESSOR_PORT;
-use caveau_sp_message::certificates::MAX_TABLE;
+use caveau_snp::certificate_table::MAX_TABLE;
 use caveau_sp_message::frame::{ExitInfo, GuestFrame, ProcessorFrame};
 use caveau_sp_message::key::KeyResponse;
 use caveau_sp_message::report::{self, KeySelection, ReportRequest, ReportResponse};

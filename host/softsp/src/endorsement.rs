@@ -3,8 +3,8 @@
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair};
 use caveau_snp::build::{CertificateSpec, Role, VekIdentity, VekSpec, certificate_tbs, p384_spki};
+use caveau_snp::certificate_table::{self as certificates, Certificate, CertificateId};
 use caveau_snp::report::{ReportFields, SIGNED_BYTES, Signature, SigningKey, set_signature};
-use caveau_sp_message::certificates::{self, Certificate, CertificateId};
 use caveau_sp_message::report::REPORT_SIZE;
 
 use crate::CryptoError;

@@ -8,7 +8,7 @@
 //! 4d4 the claims, JSON; then zeros
 //! ```
 
-use aws_lc_rs::digest::{self, Algorithm, SHA256, SHA384, SHA512};
+use caveau_signature::Hash;
 use caveau_snp::report::REPORT_BYTES;
 
 /// Largest paravisor's report accepted.
@@ -28,7 +28,7 @@ pub struct HclReport<'a> {
     pub report: &'a [u8],
     /// The claims, JSON.
     pub claims: &'a [u8],
-    hash: &'static Algorithm,
+    hash: Hash,
 }
 
 /// Processors under Azure's paravisor.
@@ -96,9 +96,9 @@ impl<'a> HclReport<'a> {
             _ => HclKind::Tdx,
         };
         let hash = match expect("hash", CLAIMS_HEADER.saturating_add(12), &[1, 2, 3], "1 to 3 (SHA-256 to SHA-512)")? {
-            1 => &SHA256,
-            2 => &SHA384,
-            _ => &SHA512,
+            1 => Hash::Sha256,
+            2 => Hash::Sha384,
+            _ => Hash::Sha512,
         };
         let length = || HclError::Length(bytes.len());
         let to_usize = |number: u32| usize::try_from(number).map_err(|_| length());
@@ -122,9 +122,9 @@ impl<'a> HclReport<'a> {
     /// Whether these 64 bytes are the hash of the claims, and zeros after it.
     #[must_use]
     pub fn is_bound_by(&self, report_data: &[u8; 64]) -> bool {
-        let hash = digest::digest(self.hash, self.claims);
-        let bound = report_data.split_at_checked(hash.as_ref().len());
-        bound.is_some_and(|(found, rest)| found == hash.as_ref() && rest.iter().all(|&byte| byte == 0))
+        let hash = self.hash.digest(self.claims);
+        let bound = report_data.split_at_checked(hash.len());
+        bound.is_some_and(|(found, rest)| found == hash && rest.iter().all(|&byte| byte == 0))
     }
 
     /// REPORTDATA of the TDREPORT, for TDX.
@@ -162,7 +162,7 @@ mod tests {
         let report = HclReport::parse(&bytes).unwrap();
         assert_eq!((report.kind, report.claims, report.report.len()), (HclKind::Snp, &b"{}"[..], 1184));
         let mut data = [0; 64];
-        data[..32].copy_from_slice(digest::digest(&SHA256, b"{}").as_ref());
+        data[..32].copy_from_slice(&Hash::Sha256.digest(b"{}"));
         assert!(report.is_bound_by(&data));
         data[63] = 1;
         assert!(!report.is_bound_by(&data));

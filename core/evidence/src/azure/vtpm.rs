@@ -5,10 +5,7 @@
 //! u64 firmware, u32 count, per bank: u16 hash, u8 size, bit map; u16 size + digest of the registers chosen
 //! ```
 
-use aws_lc_rs::digest::{self, SHA256};
-use aws_lc_rs::signature::{
-    RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, RsaParameters, RsaPublicKeyComponents,
-};
+use caveau_signature::{Hash, Key, Scheme, sha256, verifies};
 use caveau_snp::Hex;
 
 const MAGIC: u32 = 0xff54_4347;
@@ -114,9 +111,8 @@ impl TpmQuote {
     #[must_use]
     pub fn is_of(&self, values: &[Hex<32>]) -> bool {
         self.values(values).is_some_and(|chosen| {
-            let mut context = digest::Context::new(&SHA256);
-            chosen.iter().for_each(|(_, value)| context.update(&value.0));
-            context.finish().as_ref() == self.digest.0
+            let values: Vec<&[u8]> = chosen.iter().map(|(_, value)| value.0.as_slice()).collect();
+            sha256(&values) == self.digest.0
         })
     }
 
@@ -154,21 +150,21 @@ fn selection(from: &mut Reader<'_>) -> Result<Vec<usize>, TpmError> {
 
 /// Whether the RSA key made this signature over the quote: a TPMT_SIGNATURE, or the bare signature by RSASSA. SHA-256.
 #[must_use]
-pub(crate) fn is_signed(message: &[u8], signature: &[u8], key: &RsaPublicKeyComponents<&[u8]>) -> bool {
-    let (parameters, bare) = bare_signature(signature).unwrap_or((&RSA_PKCS1_2048_8192_SHA256, signature));
-    key.verify(parameters, message, bare).is_ok()
+pub(crate) fn is_signed(message: &[u8], signature: &[u8], key: &Key<'_>) -> bool {
+    let (scheme, bare) = bare_signature(signature).unwrap_or((Scheme::RsaPkcs1(Hash::Sha256), signature));
+    verifies(scheme, key, message, bare)
 }
 
 /// The signature in a TPMT_SIGNATURE; `None` where it is none.
-fn bare_signature(signature: &[u8]) -> Option<(&'static RsaParameters, &[u8])> {
+fn bare_signature(signature: &[u8]) -> Option<(Scheme, &[u8])> {
     let mut from = Reader(signature);
-    let parameters = match (from.u16().ok()?, from.u16().ok()?) {
-        (RSASSA, SHA_256) => &RSA_PKCS1_2048_8192_SHA256,
-        (RSAPSS, SHA_256) => &RSA_PSS_2048_8192_SHA256,
+    let scheme = match (from.u16().ok()?, from.u16().ok()?) {
+        (RSASSA, SHA_256) => Scheme::RsaPkcs1(Hash::Sha256),
+        (RSAPSS, SHA_256) => Scheme::RsaPss(Hash::Sha256),
         _ => return None,
     };
     let bare = from.sized().ok()?;
-    from.0.is_empty().then_some((parameters, bare))
+    from.0.is_empty().then_some((scheme, bare))
 }
 
 #[cfg(test)]
@@ -194,8 +190,8 @@ mod tests {
     #[test]
     fn a_quote_is_read_and_is_about_its_registers() {
         let values: Vec<Hex<32>> = (0..24).map(|register| Hex([register; 32])).collect();
-        let hash = digest::digest(&SHA256, &[[1; 32], [10; 32]].concat());
-        let quote = TpmQuote::parse(&made(b"nonce", &[2, 4, 0], hash.as_ref())).unwrap();
+        let hash = sha256(&[&[1; 32], &[10; 32]]);
+        let quote = TpmQuote::parse(&made(b"nonce", &[2, 4, 0], &hash)).unwrap();
         assert_eq!(
             (quote.nonce.as_slice(), quote.resets, quote.registers.as_slice()),
             (&b"nonce"[..], 3, &[1, 10][..])

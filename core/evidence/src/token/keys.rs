@@ -1,11 +1,8 @@
 //! Keys that sign tokens: JWK (RFC 7517) and PEM.
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
-    RsaPublicKeyComponents, UnparsedPublicKey,
-};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use caveau_signature::{Curve, Hash, Key as PublicKey, Scheme, verifies};
 use caveau_snp::spki::{RawKey, of_certificate, parse};
 use serde::Deserialize;
 
@@ -109,21 +106,14 @@ impl TokenKey {
         if self.algorithm.as_ref().is_some_and(|algorithm| *algorithm != token.algorithm) {
             return false;
         }
-        match (&self.key, token.algorithm.as_str()) {
-            (Key::P256(point), "ES256") => {
-                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature).is_ok()
-            }
-            (Key::P384(point), "ES384") => {
-                UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(message, signature).is_ok()
-            }
-            (Key::Rsa { n, e }, "RS256") => {
-                RsaPublicKeyComponents { n, e }.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature).is_ok()
-            }
-            (Key::Rsa { n, e }, "PS256") => {
-                RsaPublicKeyComponents { n, e }.verify(&RSA_PSS_2048_8192_SHA256, message, signature).is_ok()
-            }
-            _ => false,
-        }
+        let (scheme, key) = match (&self.key, token.algorithm.as_str()) {
+            (Key::P256(point), "ES256") => (Scheme::EcdsaFixed(Hash::Sha256), PublicKey::Ecdsa(Curve::P256, point)),
+            (Key::P384(point), "ES384") => (Scheme::EcdsaFixed(Hash::Sha384), PublicKey::Ecdsa(Curve::P384, point)),
+            (Key::Rsa { n, e }, "RS256") => (Scheme::RsaPkcs1(Hash::Sha256), PublicKey::RsaNumbers { n, e }),
+            (Key::Rsa { n, e }, "PS256") => (Scheme::RsaPss(Hash::Sha256), PublicKey::RsaNumbers { n, e }),
+            _ => return false,
+        };
+        verifies(scheme, &key, message, signature)
     }
 }
 

@@ -172,7 +172,12 @@ impl Enforcer {
         self.guard.check_no_overlay(Point::RwUnmountDevice)?;
         let verdict = self.decide(Point::RwUnmountDevice, Request::Unmount(request), request)?;
         let target = request.unmount_target.clone();
-        Ok(self.grant(permitted::UnmountDisk { target: target.clone() }, verdict.changes, guard::Change::Nothing, Some(target)))
+        Ok(self.grant(
+            permitted::UnmountDisk { target: target.clone() },
+            verdict.changes,
+            guard::Change::Nothing,
+            Some(target),
+        ))
     }
 
     /// May this file system be used as scratch space?

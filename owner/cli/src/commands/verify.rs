@@ -14,8 +14,8 @@ use anyhow::{Context as _, Result, bail};
 use caveau_emulated::SoftwareRoot;
 use caveau_evidence::{
     APPRAISAL_POLICY_EXAMPLE, Accepted, AnyEvidence, AppraisalPolicy, AzureEvidence, Certificates, EventLog, Evidence,
-    Expectations, ExpectedReportData, Hex, Judgement, MAX_EVIDENCE_BYTES, Outcome as Judged, Profile, Request, SnpBundle,
-    Tee, Timestamp, Verdict,
+    Expectations, ExpectedReportData, Hex, Judgement, MAX_EVIDENCE_BYTES, Outcome as Judged, Profile, Request,
+    SnpBundle, Tee, Timestamp, Verdict,
     corim::Corim,
     dcap, judge, recognise, sha256, snp_judgement,
     token::{Token, TokenKey},
@@ -293,8 +293,7 @@ impl<'a> Owner<'a> {
 
     /// What is asked of evidence of other makers, with these expectations of SEV-SNP.
     fn request(&self, expectations: Expectations) -> Result<Request> {
-        let policy =
-            AppraisalPolicy { profile: Some(self.profile), expectations, ..self.standing.policy.clone() };
+        let policy = AppraisalPolicy { profile: Some(self.profile), expectations, ..self.standing.policy.clone() };
         let mut request = Request::new(policy, self.at);
         request.nonce = self.raw_nonce()?;
         request.report_data = self.asked.report_data;

@@ -9,10 +9,37 @@ use std::collections::BTreeSet;
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::TableError;
-
 /// Bytes of the largest table: what the Linux driver has room for.
 pub const MAX_TABLE: usize = 0x4000;
+
+/// A certificate table that cannot be read or built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// The same GUID twice: which of the two counts would be for the reader to guess.
+    #[error("the certificate table has {0} twice")]
+    Duplicate(String),
+    /// An entry that lies outside the table or inside its header.
+    #[error("certificate table entry {guid} at {offset:#x}, {length:#x} bytes, lies outside the table")]
+    OutOfBounds {
+        /// The entry.
+        guid: String,
+        /// Its offset from the table's start.
+        offset: u32,
+        /// Its length.
+        length: u32,
+    },
+    /// Larger than [`MAX_TABLE`].
+    #[error("a certificate table of {found} bytes, allowed are {max}")]
+    Oversized {
+        /// Bytes.
+        found: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// No all-zero entry ends the header.
+    #[error("the certificate table's header does not end")]
+    Unterminated,
+}
 
 /// The name of one certificate: a GUID in RFC 4122 byte order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
