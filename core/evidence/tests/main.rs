@@ -6,5 +6,6 @@ mod fixtures;
 mod forged;
 mod names;
 mod other_kinds;
+mod request;
 mod signed_values;
 mod tokens;
