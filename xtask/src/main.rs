@@ -8,6 +8,7 @@ mod images;
 mod layering;
 mod process;
 mod product;
+mod python;
 mod reproduce;
 mod setup;
 mod soak;

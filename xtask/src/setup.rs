@@ -21,7 +21,7 @@ use anyhow::{Result, ensure};
 pub(crate) use again::Again;
 pub(crate) use agent::{build_agent, build_agent_in};
 pub(crate) use debian13::debian13;
-use oracle::Oracles;
+pub(crate) use oracle::Oracles;
 
 use crate::work_folder;
 

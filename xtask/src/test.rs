@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use crate::{
     images, layering,
     process::{command, headline, run, run_lines},
+    python,
     setup::{self, build_agent},
 };
 
@@ -56,6 +57,7 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
     let agent = build_agent(root)?;
     run(&mut command(root, "cargo", ["test", "--workspace", "--locked", "--no-run", "--quiet"]))?;
     headline("tests");
+    let oracles = setup::oracles(root);
     let mut tally = Tally::default();
     let mut cargo = command(root, "cargo", ["test", "--workspace", "--locked", "--no-fail-fast"]);
     if !filter.is_empty() {
@@ -64,20 +66,33 @@ pub(crate) fn test(root: &Path, filter: &[String]) -> Result<()> {
     cargo.args(["--", "--show-output"]).args(filter.iter().skip(1));
     cargo.env("CAVEAU_GUEST", &guest).env("CAVEAU_TEST_IMAGES", &images);
     cargo.env("CAVEAU_DISTRIBUTION_KERNEL", &setup.distribution_kernel).env("CAVEAU_AGENT", agent);
-    match setup::oracles(root) {
+    match &oracles {
         Ok(oracles) => {
-            cargo.env("CAVEAU_SEV_SNP_MEASURE", oracles.snp_measure);
-            cargo.env("CAVEAU_ORACLES_PYTHON", oracles.python);
+            cargo.env("CAVEAU_SEV_SNP_MEASURE", &oracles.snp_measure);
+            cargo.env("CAVEAU_ORACLES_PYTHON", &oracles.python);
         }
         // The tests that need them say `skipped:`, and are counted.
         Err(error) => {
             eprintln!("launch digests and envelopes are not compared with other implementations': {error:#}");
         }
     }
-    let succeeded = run_lines(&mut cargo, |line| {
+    let mut succeeded = run_lines(&mut cargo, |line| {
         println!("{line}");
         tally.read(line);
     })?;
+    if filter.is_empty() {
+        match &oracles {
+            Ok(oracles) => {
+                headline("the Python package");
+                let ran = python::test(root, oracles)?;
+                tally.passed += ran.passed;
+                tally.failed += ran.failed;
+                tally.skipped.extend((0..ran.skipped).map(|_| "a test of the Python package".to_owned()));
+                succeeded &= ran.succeeded;
+            }
+            Err(error) => tally.skipped.push(format!("the Python package: {error:#}")),
+        }
+    }
     headline("what ran");
     for reason in &tally.skipped {
         println!("skipped: {reason}");

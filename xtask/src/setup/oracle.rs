@@ -1,5 +1,5 @@
-//! Independent implementations from the Python package index that tests compare with: of the launch digest
-//! (`sev-snp-measure`), of CBOR, signatures and certificates, of CycloneDX with its schema.
+//! What tests take from the Python package index: independent implementations to compare with, of the launch digest
+//! (`sev-snp-measure`), of CBOR, signatures and certificates, of CycloneDX with its schema; and what builds our own package.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,11 +11,12 @@ use anyhow::{Context as _, Result};
 use crate::process::{headline, run};
 
 /// The packages, pinned: their results are expectations.
-const PACKAGES: [&str; 4] = [
+const PACKAGES: [&str; 5] = [
     "sev-snp-measure==0.0.13",
     "cbor2==6.3.0",
     "cryptography==50.0.2",
     "cyclonedx-python-lib[json-validation]==11.12.0",
+    "maturin==1.16.0",
 ];
 
 /// Where they are.
@@ -25,6 +26,8 @@ pub(crate) struct Oracles {
     pub(crate) python: PathBuf,
     /// The program `sev-snp-measure`.
     pub(crate) snp_measure: PathBuf,
+    /// The program `maturin`, which builds wheels.
+    pub(crate) maturin: PathBuf,
 }
 
 /// Installs them in a Python environment of their own.
@@ -43,5 +46,6 @@ pub(super) fn prepare(work: &Path) -> Result<Oracles> {
             .context("is there a network, and the Python package index?")?;
         std::fs::write(done, list)?;
     }
-    Ok(Oracles { python: folder.join("bin/python"), snp_measure: folder.join("bin/sev-snp-measure") })
+    let program = |name: &str| folder.join("bin").join(name);
+    Ok(Oracles { python: program("python"), snp_measure: program("sev-snp-measure"), maturin: program("maturin") })
 }
