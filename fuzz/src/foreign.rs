@@ -6,7 +6,9 @@ use std::hint::black_box;
 use caveau_evidence::azure::{AzureEvidence, HclReport, TpmQuote};
 use caveau_evidence::dcap::{Collateral, QeIdentity, Quote, TcbInfo};
 use caveau_evidence::token::{Token, TokenExpectations, TokenKey, judge_token};
-use caveau_evidence::{AnyEvidence, Profile, Timestamp, quote_rules, recognise, verify_azure, verify_quote};
+use caveau_evidence::{
+    AppraisalPolicy, Outcome, Profile, Request, Timestamp, quote_rules, verify_azure, verify_quote,
+};
 
 use crate::Target;
 use crate::sections::{join, sections};
@@ -180,15 +182,11 @@ fn tokens() -> Vec<Vec<u8>> {
 }
 
 fn any_evidence(data: &[u8]) {
-    match recognise(data) {
-        Ok(AnyEvidence::Snp(bundle)) => {
-            let rules = Profile::Baseline.rules(NOW);
-            drop(caveau_evidence::verify(&bundle.evidence, &rules));
-        }
-        Ok(AnyEvidence::Quote(bytes, collateral)) => {
-            drop(verify_quote(&bytes, &collateral, &quote_rules(Profile::Baseline, NOW)));
-        }
-        Ok(other) => drop(other),
+    let parts = sections(data);
+    let Some((file, attachments)) = parts.split_first() else { return };
+    let policy = AppraisalPolicy { profile: Some(Profile::Baseline), ..AppraisalPolicy::default() };
+    match Request::new(policy, NOW).judge_file(file, attachments) {
+        Ok(judgement) => assert!(judgement.outcome != Outcome::Passed, "nothing was expected, and all of it holds"),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }

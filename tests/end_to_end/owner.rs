@@ -87,6 +87,23 @@ fn an_owner_sees_what_the_host_does_not() {
     let who = ["--user", "12:34", "--workdir", "/tmp", "-e", "A=b"];
     assert_eq!(exec("mine", &who, &["sh", "-c", "id -u; pwd; echo $A"], b"").success().stdout, "12\n/tmp\nb\n");
 
+    // It copies files, by the `tar` of the container.
+    let cp = |source: &str, target: &str| setting.owner("cp", "mine", &[source, target], b"");
+    let (there, back) = (setting.path("there"), setting.path("back"));
+    std::fs::create_dir(&there).expect("a folder");
+    std::fs::write(format!("{there}/long"), &long).expect("a file");
+    std::fs::write(format!("{there}/empty"), b"").expect("a file");
+    cp(&there, ":/srv-of-mine").success();
+    assert_eq!(exec("mine", &[], &["wc", "-c", "/srv-of-mine/long"], b"").success().stdout, "400000 /srv-of-mine/long\n");
+    cp(":/srv-of-mine", &back).success();
+    assert_eq!(std::fs::read(format!("{back}/long")).expect("it came back"), long);
+    assert_eq!(std::fs::read(format!("{back}/empty")).expect("it came back"), b"");
+    let absent = cp(":/no/such/file", &setting.path("nothing"));
+    assert!(absent.code != 0 && absent.stderr.contains("No such file"), "{absent:?}");
+    assert!(!std::path::Path::new(&setting.path("nothing")).exists(), "half a copy stays");
+    let refused = setting.owner("cp", "auditors", &[":/etc/passwd", &setting.path("nothing")], b"");
+    assert!(refused.code != 0 && refused.stderr.contains("no right to"), "{refused:?}");
+
     // What the host is refused, the owners read whole.
     caveau.run(&["exec", "mine", "/bin/true"]).expect_code(125);
     for who in ["mine", "auditors"] {

@@ -16,7 +16,7 @@ pub(crate) use fragment::{
     FRAGMENT_CONTENT, Fragment, FragmentAttach, FragmentChain, FragmentDiscover, FragmentGenerate, FragmentInspect,
     FragmentSign,
 };
-pub(crate) use owner::{Owner, OwnerExec, OwnerLogs, Session};
+pub(crate) use owner::{Owner, OwnerCopy, OwnerExec, OwnerLogs, Session};
 pub(crate) use policy::{ConvertTo, Policy, SeverityChoice};
 pub(crate) use run::{ContainerOptions, Fetch, GuestFolder, Pull, Run, Source, TeeChoice, Vm};
 pub(crate) use signing::{FormChoice, Signing};

@@ -216,6 +216,14 @@ pub(super) const OWNER_EXEC: &str = "Examples:
 
 It exits with the program's code; with 125, 126 and 127 as exec does.";
 
+/// `caveau owner cp`.
+pub(super) const OWNER_CP: &str = "Examples:
+  caveau owner cp --connect host:7443 --key me.pem --policy db.rego --reference guest.json --cpus 1 :/var/lib/db/dump ./dump
+  caveau owner cp --connect host:7443 --key me.pem --policy db.rego --reference guest.json --cpus 1 ./secrets :/run/secrets
+
+It takes the right to exec, and `tar` in the container. What comes out is checked: files and folders below what was asked for, and
+nothing else.";
+
 /// `caveau verify`.
 pub(super) const VERIFY: &str = "Examples:
   caveau verify ev.json --nonce … --policy db.rego --reference guest.json --cpus 1

@@ -25,6 +25,9 @@ pub(crate) enum Owner {
     /// Run a program in a container, unseen by the host.
     #[command(after_help = examples::OWNER_EXEC)]
     Exec(Box<OwnerExec>),
+    /// Copy files into a container or out of it, unseen by the host.
+    #[command(after_help = examples::OWNER_CP)]
+    Cp(Box<OwnerCopy>),
 }
 
 /// A session with a guest that was found to be what is expected.
@@ -73,4 +76,15 @@ pub(crate) struct OwnerExec {
     /// Program and arguments.
     #[arg(required = true, last = true)]
     pub(crate) command: Vec<String>,
+}
+
+/// `caveau owner cp`.
+#[derive(Debug, Args)]
+pub(crate) struct OwnerCopy {
+    #[command(flatten)]
+    pub(crate) session: Session,
+    /// What to copy: a path here, or :PATH in the container.
+    pub(crate) source: String,
+    /// Where to: :PATH in the container, or a path here. With a slash at the end, into that folder.
+    pub(crate) target: String,
 }

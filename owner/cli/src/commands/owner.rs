@@ -1,5 +1,8 @@
 //! `caveau owner`: what a policy's owners may ask of the guest itself. The guest proves itself first, in the same session.
 
+mod copy;
+mod process;
+
 use std::{
     io::{self, Read as _},
     path::Path,
@@ -11,9 +14,9 @@ use anyhow::{Context as _, Result};
 use caveau_evidence::{Outcome as Judged, Tee, Verdict};
 use caveau_group::Capability;
 use caveau_protocol::{
-    AgentError, AgentReply, AgentRequest, Capabilities, ErrorKind, Exec, MAX_CHUNK, Nonce, ProcessId, ProcessSpec,
-    Stream,
+    AgentError, AgentReply, AgentRequest, Capabilities, ErrorKind, Nonce, ProcessSpec, Stream,
 };
+use process::{CHUNK, Input, LONG_MS, follow, start};
 use serde_json::Value;
 
 use crate::{
@@ -26,13 +29,6 @@ use crate::{
     ui,
 };
 
-/// How long the guest is asked to wait for output, in milliseconds: at first, and at most where nothing is typed meanwhile.
-const SHORT_MS: u32 = 10;
-const LONG_MS: u32 = 200;
-
-/// Bytes that are asked for at a time.
-const CHUNK: u32 = MAX_CHUNK as u32;
-
 /// Runs it.
 ///
 /// # Errors
@@ -43,6 +39,7 @@ pub(crate) fn run(command: args::Owner, json: bool, quiet: bool) -> Result<Outco
         args::Owner::Denials(session) => denials(&session, json, quiet),
         args::Owner::Logs(command) => logs(&command, quiet),
         args::Owner::Exec(command) => exec(&command, quiet),
+        args::Owner::Cp(command) => copy::copy(&command, quiet),
     }
 }
 
@@ -163,20 +160,10 @@ fn exec(command: &args::OwnerExec, quiet: bool) -> Result<Outcome> {
         // As a failure, so that it is not taken for the program's own code.
         return Err(CodedError { message: "nothing was run".to_owned(), code: ENGINE_FAILED }.into());
     };
-    let ids = match channel.call(AgentRequest::Containers, &[])? {
-        (AgentReply::Containers { containers }, _) => containers,
-        (other, _) => return Err(unexpected(&other)),
-    };
-    let container = ids.into_iter().next().context("the group has no container")?;
-    let request = AgentRequest::Exec(Box::new(Exec { container: container.clone(), process: process(command) }));
-    let number = match channel.call(request, &[]) {
-        Ok((AgentReply::Exec { exec }, _)) => exec,
-        Ok((other, _)) => return Err(unexpected(&other)),
-        Err(error) => return Err(coded(error)),
-    };
-    let process = ProcessId { container, exec: Some(number) };
+    let process = start(&mut channel, process(command))?;
     let raw = if command.tty && command.interactive { RawTerminal::enter()? } else { None };
-    let code = follow(&mut channel, &process, command);
+    let input = command.interactive.then(|| typed().map(Input::of)).transpose()?;
+    let code = follow(&mut channel, &process, command.tty, input, &mut write);
     drop(raw);
     Ok(Outcome::Container(code?))
 }
@@ -192,16 +179,26 @@ fn coded(error: anyhow::Error) -> anyhow::Error {
 }
 
 fn process(command: &args::OwnerExec) -> ProcessSpec {
+    ProcessSpec {
+        cwd: command.workdir.clone(),
+        user: command.user.clone(),
+        terminal: command.tty.then(streams::terminal_size),
+        stdin: command.interactive,
+        ..program(command.command.clone(), command.env.clone())
+    }
+}
+
+/// A program with the capabilities that Docker gives, and these variables.
+fn program(args: Vec<String>, mut env: Vec<String>) -> ProcessSpec {
     let names: Vec<_> = Capability::docker_defaults().map(|capability| capability.name().to_owned()).collect();
-    let mut env = command.env.clone();
     if !env.iter().any(|variable| variable.starts_with("PATH=")) {
         env.push(format!("PATH={}", caveau_group::DEFAULT_PATH));
     }
     ProcessSpec {
-        args: command.command.clone(),
+        args,
         env,
-        cwd: command.workdir.clone(),
-        user: command.user.clone(),
+        cwd: "/".to_owned(),
+        user: String::new(),
         capabilities: Capabilities {
             bounding: names.clone(),
             effective: names.clone(),
@@ -209,46 +206,9 @@ fn process(command: &args::OwnerExec) -> ProcessSpec {
             ..Capabilities::default()
         },
         no_new_privileges: true,
-        terminal: command.tty.then(streams::terminal_size),
-        stdin: command.interactive,
+        terminal: None,
+        stdin: false,
         stdio: true,
-    }
-}
-
-/// Carries a process's streams until it has ended; its code.
-fn follow(channel: &mut Channel, process: &ProcessId, command: &args::OwnerExec) -> Result<u8> {
-    let mut typing = command.interactive.then(Typing::begin).transpose()?;
-    let mut open = if command.tty { vec![Stream::Stdout] } else { vec![Stream::Stdout, Stream::Stderr] };
-    let mut timeout_ms = SHORT_MS;
-    while !open.is_empty() {
-        if let Some(typing) = &mut typing {
-            typing.feed(channel, process)?;
-        }
-        let mut still = Vec::new();
-        let mut heard = false;
-        for stream in open {
-            let request = AgentRequest::ReadOutput { process: process.clone(), stream, max: CHUNK, timeout_ms };
-            let (output, bytes) = match channel.call(request, &[])? {
-                (AgentReply::Output(output), bytes) => (output, bytes),
-                (other, _) => return Err(unexpected(&other)),
-            };
-            write(stream, &bytes)?;
-            heard |= !bytes.is_empty();
-            if !output.eof {
-                still.push(stream);
-            }
-        }
-        open = still;
-        // Whoever types is answered soon; a program that is quiet is asked less often.
-        let is_typing = typing.as_ref().is_some_and(|typing| !typing.ended);
-        timeout_ms = if heard || is_typing { SHORT_MS } else { (timeout_ms * 2).min(LONG_MS) };
-    }
-    loop {
-        match channel.call(AgentRequest::Wait { process: process.clone(), timeout_ms: 60_000 }, &[])? {
-            (AgentReply::Exit(Some(exit)), _) => return Ok(exit.code),
-            (AgentReply::Exit(None), _) => {}
-            (other, _) => return Err(unexpected(&other)),
-        }
     }
 }
 
@@ -266,51 +226,6 @@ fn typed() -> Result<Receiver<Vec<u8>>> {
         }
     })?;
     Ok(receiver)
-}
-
-/// What is typed, and what of it the process has not taken yet.
-struct Typing {
-    typed: Receiver<Vec<u8>>,
-    left: Vec<u8>,
-    ended: bool,
-}
-
-impl Typing {
-    fn begin() -> Result<Self> {
-        Ok(Self { typed: typed()?, left: Vec::new(), ended: false })
-    }
-
-    /// Hands the process as much as it takes now. One that takes nothing is asked again later: what it writes has to be read
-    /// meanwhile, for it may wait for that.
-    fn feed(&mut self, channel: &mut Channel, process: &ProcessId) -> Result<()> {
-        if self.ended {
-            return Ok(());
-        }
-        if self.left.is_empty() {
-            let Ok(bytes) = self.typed.try_recv() else { return Ok(()) };
-            if bytes.is_empty() {
-                self.ended = true;
-                // One that has ended needs no word of it.
-                return refused(channel.call(AgentRequest::CloseInput { process: process.clone() }, &[])).map(drop);
-            }
-            self.left = bytes;
-        }
-        match refused(channel.call(AgentRequest::WriteInput { process: process.clone() }, &self.left))? {
-            Some((AgentReply::Written { bytes }, _)) => drop(self.left.drain(..usize::try_from(bytes)?)),
-            Some((other, _)) => return Err(unexpected(&other)),
-            // It has closed its input, or ended.
-            None => self.ended = true,
-        }
-        Ok(())
-    }
-}
-
-/// Nothing where the guest refused.
-fn refused(answer: Result<(AgentReply, Vec<u8>)>) -> Result<Option<(AgentReply, Vec<u8>)>> {
-    match answer {
-        Err(error) if error.is::<AgentError>() => Ok(None),
-        other => other.map(Some),
-    }
 }
 
 #[cfg(test)]
