@@ -6,9 +6,7 @@ use std::hint::black_box;
 use caveau_evidence::azure::{AzureEvidence, HclReport, TpmQuote};
 use caveau_evidence::dcap::{Collateral, QeIdentity, Quote, TcbInfo};
 use caveau_evidence::token::{Token, TokenExpectations, TokenKey, judge_token};
-use caveau_evidence::{
-    AppraisalPolicy, Outcome, Profile, Request, Timestamp, quote_rules, verify_azure, verify_quote,
-};
+use caveau_evidence::{AppraisalPolicy, Outcome, Profile, Request, Timestamp, quote_rules, verify_azure, verify_quote};
 
 use crate::Target;
 use crate::sections::{join, sections};

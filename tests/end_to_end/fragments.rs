@@ -49,6 +49,22 @@ fn containers_of_a_signed_fragment_run_and_no_others() {
 
     let ran = run(&["--fragment", &fragment]).success();
     assert_eq!(ran.stdout, "signed\n");
+    // Evidence says which fragment was loaded: whose, what about, which version.
+    let long = [busybox.as_str(), "--", "sleep", "600"];
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).expect("a folder");
+    let of_long = signed(&caveau, &other, &long);
+    let start = ["run", "-d", "--name", "taken", "--policy", &of_long.policy, "--fragment", &of_long.fragment];
+    caveau.run(&[&start[..], &long].concat()).success();
+    let evidence = folder.path().join("evidence.json").display().to_string();
+    let nonce = "00112233445566778899aabbccddeeff";
+    caveau.run(&["attest", "taken", "--nonce", nonce, "--events", "-o", &evidence]).success();
+    let root = caveau.run(&["doctor", "--json"]).json()["emulated_root"].as_str().map(str::to_owned).expect("a root");
+    let verified = caveau.run(&["verify", &evidence, "--nonce", nonce, "--allow-emulated", &root]);
+    let line = verified.stdout.lines().find(|line| line.trim_start().starts_with("fragment ")).unwrap_or_default();
+    assert!(line.contains("example.org/web, svn 2, by did:x509:0:sha256:"), "{verified:?}");
+    caveau.run(&["rm", "--force", "taken"]).success();
+
     // The policy alone has no container: not even its layer may be mounted.
     let without = run(&[]).expect_code(125);
     assert!(without.stderr.contains("mount_device denied by policy"), "{}", without.stderr);

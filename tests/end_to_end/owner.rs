@@ -94,7 +94,10 @@ fn an_owner_sees_what_the_host_does_not() {
     std::fs::write(format!("{there}/long"), &long).expect("a file");
     std::fs::write(format!("{there}/empty"), b"").expect("a file");
     cp(&there, ":/srv-of-mine").success();
-    assert_eq!(exec("mine", &[], &["wc", "-c", "/srv-of-mine/long"], b"").success().stdout, "400000 /srv-of-mine/long\n");
+    assert_eq!(
+        exec("mine", &[], &["wc", "-c", "/srv-of-mine/long"], b"").success().stdout,
+        "400000 /srv-of-mine/long\n"
+    );
     cp(":/srv-of-mine", &back).success();
     assert_eq!(std::fs::read(format!("{back}/long")).expect("it came back"), long);
     assert_eq!(std::fs::read(format!("{back}/empty")).expect("it came back"), b"");

@@ -1,4 +1,4 @@
-//! The appraisal policy file, format `caveau-appraisal-policy/1`: an owner's standing expectations, as JSON.
+//! The appraisal policy file, format `caveau-appraisal-policy/1`: an owner's standing expectations, as JSON or as TOML.
 //!
 //! Everything but `format` may be left out and is then not asked. What is not known, comes twice or contradicts itself is an
 //! error: an expectation that is not understood must not be passed over. [`EXAMPLE`] has every field. The nonce is not in it,
@@ -55,6 +55,12 @@ pub enum AppraisalPolicyError {
     /// No JSON, or other JSON.
     #[error("failed to read the appraisal policy: expected JSON of format {FORMAT}")]
     Json(#[source] serde_json::Error),
+    /// No TOML, or other TOML.
+    #[error("failed to read the appraisal policy: expected TOML or JSON of format {FORMAT}")]
+    Toml(#[source] toml::de::Error),
+    /// Neither of them.
+    #[error("failed to read the appraisal policy: it is not UTF-8 text")]
+    NoText,
     /// Too long.
     #[error("the appraisal policy has {0} bytes, at most {MAX_APPRAISAL_POLICY_BYTES} are accepted")]
     TooLong(usize),
@@ -212,15 +218,16 @@ impl AppraisalPolicy {
     ///
     /// # Errors
     /// [`AppraisalPolicyError`], when it is too long, of another format, or has a field that is unknown or means nothing.
-    pub fn parse(json: &[u8]) -> Result<Self, AppraisalPolicyError> {
-        if json.len() > MAX_APPRAISAL_POLICY_BYTES {
-            return Err(AppraisalPolicyError::TooLong(json.len()));
+    pub fn parse(bytes: &[u8]) -> Result<Self, AppraisalPolicyError> {
+        if bytes.len() > MAX_APPRAISAL_POLICY_BYTES {
+            return Err(AppraisalPolicyError::TooLong(bytes.len()));
         }
-        let Versioned { format } = serde_json::from_slice(json).map_err(AppraisalPolicyError::Json)?;
+        let text = std::str::from_utf8(bytes).map_err(|_| AppraisalPolicyError::NoText)?;
+        let Versioned { format } = read(text)?;
         if format != FORMAT {
             return Err(AppraisalPolicyError::Format(format.chars().take(64).collect()));
         }
-        let mut file: File = serde_json::from_slice(json).map_err(AppraisalPolicyError::Json)?;
+        let mut file: File = read(text)?;
         let profile = file.profile;
         let require_crl = file.revocation.required;
         let intel = other::intel(take(&mut file.intel), take(&mut file.tdx), take(&mut file.sgx))?;
@@ -231,6 +238,14 @@ impl AppraisalPolicy {
         let expectations = file.expectations()?;
         Ok(Self { profile, expectations, endorsers, intel, registers, vm_configuration, issuers })
     }
+}
+
+/// Reads JSON, which begins with a brace as no TOML does, or TOML.
+fn read<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, AppraisalPolicyError> {
+    if text.trim_start().starts_with('{') {
+        return serde_json::from_str(text).map_err(AppraisalPolicyError::Json);
+    }
+    toml::from_str(text).map_err(AppraisalPolicyError::Toml)
 }
 
 impl File {

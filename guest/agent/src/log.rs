@@ -1,5 +1,6 @@
 //! The event log: what the host asked, as it asked it, and what became of it.
 
+use caveau_cose::Envelope;
 use caveau_protocol::{AgentRequest, ErrorKind};
 use caveau_snp::event_log::{EventLogWriter, Outcome};
 use serde_json::{Map, Value, json};
@@ -34,10 +35,13 @@ impl Noted {
         let Value::Object(mut fields) = serde_json::to_value(request).unwrap_or_default() else { return None };
         let op = fields.remove("op").and_then(|op| op.as_str().map(str::to_owned)).unwrap_or_default();
         let mut args = fields.remove("args").unwrap_or_else(|| Value::Object(Map::new()));
-        hide(&mut args);
         if let Some(fields) = args.as_object_mut().filter(|_| !body.is_empty()) {
             fields.insert("body_sha256".to_owned(), json!(hex::encode(Sha256::digest(body))));
+            if matches!(request, AgentRequest::LoadFragment | AgentRequest::LoadTransparencyTrustList) {
+                fields.extend(names(body));
+            }
         }
+        hide(&mut args);
         Some(Self { op, args })
     }
 
@@ -60,6 +64,18 @@ impl Noted {
         };
         log.add(&self.op, self.args, outcome);
     }
+}
+
+/// Whose envelope it says to be, what about and which version: true where it was then loaded.
+fn names(envelope: &[u8]) -> Map<String, Value> {
+    let Ok(envelope) = Envelope::parse(envelope) else { return Map::new() };
+    let header = envelope.header();
+    let said = [
+        ("issuer", header.issuer.map(Value::from)),
+        ("feed", header.feed.map(Value::from)),
+        ("svn", header.svn.map(Value::from)),
+    ];
+    said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 /// Takes values of variables away, and long texts for their digests.

@@ -13,6 +13,27 @@ fn nothing_but_a_format_asks_for_nothing() {
     assert_eq!(policy, AppraisalPolicy::default());
 }
 
+#[test]
+fn toml_says_the_same_as_json() {
+    let example: Value = serde_json::from_str(EXAMPLE).unwrap();
+    let as_toml = toml::to_string(&example).unwrap();
+    assert_eq!(AppraisalPolicy::parse(as_toml.as_bytes()).unwrap(), parse(&example).unwrap(), "{as_toml}");
+    let few = "# Ours.\nformat = \"caveau-appraisal-policy/1\"\nprofile = \"baseline\"\n\n[guest]\nleast_svn = 3\n";
+    let policy = AppraisalPolicy::parse(few.as_bytes()).unwrap();
+    assert_eq!((policy.profile, policy.expectations.least_guest_svn), (Some(Profile::Baseline), Some(3)));
+    // As strict as JSON: what is unknown or comes twice is an error.
+    for (text, word) in [
+        ("format = \"caveau-appraisal-policy/1\"\nsurprise = 1\n", "surprise"),
+        ("format = \"caveau-appraisal-policy/1\"\n[guest]\nvmpl = 1\nvmpl = 2\n", "duplicate"),
+        ("format = \"caveau-appraisal-policy/1\"\n[guest]\nmeasurement = []\n", "measurement"),
+        ("format = \"caveau-appraisal-policy/2\"\n", "use a version of caveau"),
+        ("format = caveau", "TOML or JSON"),
+    ] {
+        let error = crate::causes::with_causes(&AppraisalPolicy::parse(text.as_bytes()).unwrap_err());
+        assert!(error.contains(word), "{text}: {error}");
+    }
+}
+
 /// Paths of all leaves: values that are neither objects nor notes.
 fn leaves(value: &Value, path: &str, out: &mut Vec<String>) {
     for (name, below) in value.as_object().unwrap() {

@@ -13,9 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use caveau_evidence::{Outcome as Judged, Tee, Verdict};
 use caveau_group::Capability;
-use caveau_protocol::{
-    AgentError, AgentReply, AgentRequest, Capabilities, ErrorKind, Nonce, ProcessSpec, Stream,
-};
+use caveau_protocol::{AgentError, AgentReply, AgentRequest, Capabilities, ErrorKind, Nonce, ProcessSpec, Stream};
 use process::{CHUNK, Input, LONG_MS, follow, start};
 use serde_json::Value;
 

@@ -113,7 +113,8 @@ fn copy_out(channel: &mut Channel, folder: &str, name: &str, target: &Path) -> R
     let work = work.with_context(|| format!("failed to make a folder in {}", parent.display()))?;
     let (sender, receiver) = sync_channel(WAITING);
     let (into, called) = (work.path().to_path_buf(), name.to_owned());
-    let unpacking = thread::Builder::new().name("unpack".into()).spawn(move || unpack(Source::of(receiver), &called, &into))?;
+    let unpacking =
+        thread::Builder::new().name("unpack".into()).spawn(move || unpack(Source::of(receiver), &called, &into))?;
     let mut sender = Some(sender);
     let done = run_tar(channel, &["-C", folder, "-cf", "-", "--", name], None, &mut |bytes| {
         // Whoever unpacks has stopped: what it says is the reason.
@@ -276,7 +277,8 @@ mod tests {
 
     #[test]
     fn one_place_is_here_and_one_in_the_container() {
-        let into = |folder: &str, name: &str| Way::In { source: "a/b".into(), folder: folder.into(), name: name.into() };
+        let into =
+            |folder: &str, name: &str| Way::In { source: "a/b".into(), folder: folder.into(), name: name.into() };
         assert_eq!(Way::of("a/b", ":/etc/x").unwrap(), into("/etc", "x"));
         assert_eq!(Way::of("a/b", ":/x").unwrap(), into("/", "x"));
         assert_eq!(Way::of("a/b", ":/etc/").unwrap(), into("/etc/", "b"));

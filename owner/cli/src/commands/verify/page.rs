@@ -277,6 +277,9 @@ fn signed(html: &mut Html, view: &View<'_>) {
         Some(signed) => part(html, signed),
         None => html.text("p", &[], "Nobody's signed reference values were taken for the launch digest."),
     }
+    if let Some(loaded) = &view.loaded {
+        part(html, loaded);
+    }
     let all = view.subject.policy.and_then(|text| sections(text).ok()).unwrap_or_default();
     let fragments: Vec<_> = all.iter().filter(|section| is_of_fragment(section)).collect();
     match (view.policy.is_some(), fragments.is_empty()) {
@@ -286,7 +289,14 @@ fn signed(html: &mut Html, view: &View<'_>) {
             html.text(
                 "p",
                 &[],
-                "The policy takes these fragments. Which of them were loaded, the evidence does not say.",
+                match (view.subject.events.is_some(), view.loaded.is_some()) {
+                    (true, true) => "The policy takes these fragments. Those that were loaded are said above.",
+                    (true, false) => "The policy takes these fragments. None of them was loaded.",
+                    (false, _) => {
+                        "The policy takes these fragments. Which of them were loaded, the evidence does not say: that \
+                         takes an event log."
+                    }
+                },
             );
             fragments.into_iter().for_each(|section| words(html, section));
         }

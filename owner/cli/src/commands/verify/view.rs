@@ -35,6 +35,8 @@ pub(super) struct View<'a> {
     pub(super) guest: Option<Part>,
     /// Signed reference values that count.
     pub(super) signed: Option<Part>,
+    /// Fragments and lists of ledgers that the guest took, where its event log says so.
+    pub(super) loaded: Option<Part>,
     /// The policy that is in force.
     pub(super) policy: Option<PolicyView>,
 }
@@ -83,6 +85,7 @@ impl<'a> View<'a> {
             processor: judgement.claims.as_ref().map(|claims| processor(judgement, claims)).transpose()?,
             guest: subject.measured.map(guest),
             signed: subject.signed.map(signed),
+            loaded: subject.events.and_then(loaded),
             policy: policy.as_ref().map(PolicyView::new),
             subject,
         })
@@ -90,7 +93,7 @@ impl<'a> View<'a> {
 
     /// The parts of the TCB that something vouches for.
     pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.processor.iter().chain(&self.guest).chain(&self.signed)
+        self.processor.iter().chain(&self.guest).chain(&self.signed).chain(&self.loaded)
     }
 }
 
@@ -172,6 +175,22 @@ fn signed(accepted: &Accepted) -> Part {
     part
 }
 
+/// What became part of the policy in the guest. What was refused is among the events.
+fn loaded(log: &EventLog) -> Option<Part> {
+    let mut part = Part::new("Loaded into the policy (by the event log)");
+    for event in log.events.iter().filter(|event| event.outcome == EventOutcome::Done) {
+        let what = match event.op.as_str() {
+            "load_fragment" => "fragment",
+            "load_transparency_trust_list" => "trust list",
+            _ => continue,
+        };
+        let said = |name: &str| event.args.get(name).map(short).unwrap_or_else(|| "not said".to_owned());
+        let sha256 = said("body_sha256");
+        part.row(what, format!("{}, svn {}, by {} (sha256 {sha256})", said("feed"), said("svn"), said("issuer")));
+    }
+    (!part.rows.is_empty()).then_some(part)
+}
+
 impl PolicyView {
     fn new(policy: &Policy) -> Self {
         Self {
@@ -205,8 +224,8 @@ pub(super) fn event(event: &Event) -> [String; 3] {
 
 /// The arguments that say what an event is about, but for what a container is made with: the policy says that.
 fn subject_of(args: &Value) -> String {
-    const TELLING: [&str; 9] =
-        ["root", "lun", "layer", "container", "process", "args", "signal", "owner", "body_sha256"];
+    const TELLING: [&str; 11] =
+        ["root", "lun", "layer", "container", "process", "args", "signal", "owner", "feed", "svn", "body_sha256"];
     let Value::Object(fields) = args else { return String::new() };
     let told = TELLING.iter().filter_map(|name| {
         let shown = match fields.get(*name)? {
