@@ -49,7 +49,7 @@ fn containers_of_a_signed_fragment_run_and_no_others() {
 
     let ran = run(&["--fragment", &fragment]).success();
     assert_eq!(ran.stdout, "signed\n");
-    // Evidence says which fragment was loaded: whose, what about, which version.
+    // Evidence says which fragment was loaded: whose, and what about.
     let long = [busybox.as_str(), "--", "sleep", "600"];
     let other = folder.path().join("other");
     std::fs::create_dir(&other).expect("a folder");
@@ -62,7 +62,7 @@ fn containers_of_a_signed_fragment_run_and_no_others() {
     let root = caveau.run(&["doctor", "--json"]).json()["emulated_root"].as_str().map(str::to_owned).expect("a root");
     let verified = caveau.run(&["verify", &evidence, "--nonce", nonce, "--allow-emulated", &root]);
     let line = verified.stdout.lines().find(|line| line.trim_start().starts_with("fragment ")).unwrap_or_default();
-    assert!(line.contains("example.org/web, svn 2, by did:x509:0:sha256:"), "{verified:?}");
+    assert!(line.contains("example.org/web, by did:x509:0:sha256:"), "{verified:?}");
     caveau.run(&["rm", "--force", "taken"]).success();
 
     // The policy alone has no container: not even its layer may be mounted.

@@ -266,6 +266,7 @@ unsafe fn judge(evidence: Bytes, request: Option<&Request>) -> Result<Judgement,
         if request.attachment_count > 0 && !request.attachments.is_null() {
             // SAFETY: the caller's promise: so many entries, each good for its bytes.
             let given = unsafe { std::slice::from_raw_parts(request.attachments, request.attachment_count) };
+            // SAFETY: as above.
             attachments.extend(given.iter().map(|bytes| unsafe { bytes.get() }));
         }
     }

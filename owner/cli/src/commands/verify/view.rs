@@ -185,8 +185,9 @@ fn loaded(log: &EventLog) -> Option<Part> {
             _ => continue,
         };
         let said = |name: &str| event.args.get(name).map(short).unwrap_or_else(|| "not said".to_owned());
-        let sha256 = said("body_sha256");
-        part.row(what, format!("{}, svn {}, by {} (sha256 {sha256})", said("feed"), said("svn"), said("issuer")));
+        // Where the envelope does not say it, its content does.
+        let svn = event.args.get("svn").map(|svn| format!(", svn {}", short(svn))).unwrap_or_default();
+        part.row(what, format!("{}{svn}, by {} (sha256 {})", said("feed"), said("issuer"), said("body_sha256")));
     }
     (!part.rows.is_empty()).then_some(part)
 }
