@@ -16,7 +16,8 @@ pub(super) fn agreed<C: Candidate>(candidates: &[C], requested: &[String], dropp
     }
     let kept = |candidate: &C| -> BTreeSet<&String> {
         let rules = candidate.env_rules().unwrap_or_default();
-        requested.iter().filter(|variable| rules.iter().any(|rule| rule.matches(variable))).collect()
+        let is_taken = |(at, variable): &(usize, &String)| any_from(rules, *at, |rule| rule.matches(variable));
+        requested.iter().enumerate().filter(is_taken).map(|(_, variable)| variable).collect()
     };
     let sets: Vec<_> = candidates.iter().filter(|candidate| candidate.env_rules().is_some()).map(kept).collect();
     let most = sets.iter().map(BTreeSet::len).max()?;
@@ -28,8 +29,17 @@ pub(super) fn agreed<C: Candidate>(candidates: &[C], requested: &[String], dropp
 /// Whether every variable is allowed and every required one is there.
 pub(super) fn accepted(rules: Option<&[EnvRule]>, variables: &[String]) -> bool {
     let Some(rules) = rules else { return false };
-    let required = |rule: &EnvRule| !rule.is_required() || variables.iter().any(|variable| rule.matches(variable));
-    rules.iter().all(required) && variables.iter().all(|variable| rules.iter().any(|rule| rule.matches(variable)))
+    let is_met = |(at, rule): (usize, &EnvRule)| {
+        !rule.is_required() || any_from(variables, at, |variable| rule.matches(variable))
+    };
+    let is_taken = |(at, variable): (usize, &String)| any_from(rules, at, |rule| rule.matches(variable));
+    rules.iter().enumerate().all(is_met) && variables.iter().enumerate().all(is_taken)
+}
+
+/// Whether any of the items will do. The one at `likely` is tried first: variables mostly come in the order of their rules, and
+/// each pattern that is tried in vain costs more than all else of a decision.
+fn any_from<T>(items: &[T], likely: usize, will_do: impl Fn(&T) -> bool) -> bool {
+    items.get(likely).is_some_and(&will_do) || items.iter().any(will_do)
 }
 
 /// What is wrong with an environment, for one candidate: variables that no rule takes, and rules that want one.
