@@ -80,7 +80,7 @@ typedef struct CaveauBytes {
  */
 typedef struct CaveauRequest {
   /*
-   An appraisal policy: JSON of format `caveau-appraisal-policy/1`. None expects nothing beyond the strict profile.
+   An appraisal policy: JSON or TOML of format `caveau-appraisal-policy/1`. None expects nothing beyond the strict profile.
    */
   struct CaveauBytes policy;
   /*

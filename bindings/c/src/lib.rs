@@ -14,7 +14,7 @@ use std::ptr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use caveau_evidence::{
-    AppraisalPolicy, Hex, Judgement as Judged, Outcome as Came, Request as Asked, Timestamp, Verdict as Found,
+    AppraisalPolicy, Judgement as Judged, Outcome as Came, Request as Asked, Timestamp, Verdict as Found, with_causes,
 };
 
 /// Bytes of the caller's, which stay theirs. A length of 0 is "none", whatever the pointer.
@@ -30,7 +30,7 @@ pub struct Bytes {
 /// What evidence is held against. All zeros is a request that expects nothing, under the strict profile, as of now.
 #[repr(C)]
 pub struct Request {
-    /// An appraisal policy: JSON of format `caveau-appraisal-policy/1`. None expects nothing beyond the strict profile.
+    /// An appraisal policy: JSON or TOML of format `caveau-appraisal-policy/1`. None expects nothing beyond the strict profile.
     pub policy: Bytes,
     /// The nonce that the evidence must answer.
     pub nonce: Bytes,
@@ -248,21 +248,12 @@ unsafe fn judge(evidence: Bytes, request: Option<&Request>) -> Result<Judgement,
     if let Some(request) = request {
         // SAFETY: the caller's promise.
         let [policy, nonce, report_data] =
-            unsafe { [request.policy.get(), request.nonce.get(), request.report_data.get()] };
-        if !policy.is_empty() {
-            asked.policy = AppraisalPolicy::parse(policy).map_err(|error| with_causes(&error))?;
-        }
-        asked.nonce = (!nonce.is_empty()).then(|| nonce.to_vec());
-        if !report_data.is_empty() {
-            let bytes = report_data.try_into().map_err(|_| {
-                format!("the report data that are expected have {} bytes, and must have 64", report_data.len())
-            })?;
-            asked.report_data = Some(Hex(bytes));
-        }
+            unsafe { [request.policy.get(), request.nonce.get(), request.report_data.get()] }
+                .map(|bytes| Some(bytes).filter(|bytes| !bytes.is_empty()));
+        let at = if request.at == 0 { now() } else { Timestamp::from_unix(request.at) };
+        asked = Asked::from_bytes(policy, report_data, at).map_err(|error| with_causes(&error))?;
+        asked.nonce = nonce.map(<[u8]>::to_vec);
         asked.is_session = request.is_session;
-        if request.at != 0 {
-            asked.at = Timestamp::from_unix(request.at);
-        }
         if request.attachment_count > 0 && !request.attachments.is_null() {
             // SAFETY: the caller's promise: so many entries, each good for its bytes.
             let given = unsafe { std::slice::from_raw_parts(request.attachments, request.attachment_count) };
@@ -315,11 +306,6 @@ impl Judgement {
 /// A text for C. What evidence says may have a NUL in it, where C would end.
 fn text(text: impl Into<String>) -> CString {
     CString::new(text.into().replace('\0', "\u{fffd}")).unwrap_or_default()
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn now() -> Timestamp {

@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use caveau_evidence::{AppraisalPolicy, Hex, Request, Timestamp};
+use caveau_evidence::{Request, Timestamp, with_causes};
 use pyo3::prelude::*;
 
 pyo3::create_exception!(
@@ -41,24 +41,14 @@ fn verify_json(
     is_session: bool,
 ) -> PyResult<String> {
     let judged = python.detach(|| {
-        let policy = policy.map(AppraisalPolicy::parse).transpose().map_err(|error| with_causes(&error))?;
-        let at = at.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
-        let mut request = Request::new(policy.unwrap_or_default(), Timestamp::from_unix(at));
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let at = Timestamp::from_unix(at.unwrap_or_else(now));
+        let mut request = Request::from_bytes(policy, report_data, at).map_err(|error| with_causes(&error))?;
         request.nonce = nonce;
         request.is_session = is_session;
-        if let Some(data) = report_data {
-            let bytes = data.try_into();
-            let bytes = bytes.map_err(|_| format!("`report_data` has {} bytes, and must have 64", data.len()))?;
-            request.report_data = Some(Hex(bytes));
-        }
         let attachments: Vec<&[u8]> = attachments.iter().map(Vec::as_slice).collect();
         let judgement = request.judge_file(evidence, &attachments).map_err(|error| with_causes(&error))?;
         serde_json::to_string(&judgement).map_err(|error| error.to_string())
     });
     judged.map_err(VerifyError::new_err)
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,10 +1,9 @@
 //! Certificates of signers and their authorities, as bytes to be signed. Keys and signatures are the caller's:
 //! [`certificate_tbs`] → sign as the issuer's kind of key does → [`assemble`].
 
+use caveau_signature::{Hash, Scheme};
 use caveau_snp::der::{bit_string, boolean, context, object_id, octet_string, sequence, set, text, time, tlv, uint};
 use caveau_snp::time::Timestamp;
-
-use caveau_signature::{Hash, Scheme};
 
 use crate::algorithm::identifiers;
 use crate::key::KeyKind;

@@ -3,11 +3,10 @@
 //! RFC 5280. Read are the parts by which a chain is judged and by which a did:x509 names a signer; a critical extension
 //! that is not read here is kept, for the chain's judge to refuse.
 
+use caveau_signature::Scheme;
 use caveau_snp::time::Timestamp;
 use der::asn1::{AnyRef, BitStringRef, ContextSpecific, GeneralizedTime, OctetStringRef, UtcTime};
 use der::{Decode as _, Reader as _, SliceReader, Tag, TagNumber, Tagged as _};
-
-use caveau_signature::Scheme;
 
 use crate::algorithm::named_by;
 use crate::key::PublicKey;

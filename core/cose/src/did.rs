@@ -18,12 +18,12 @@ use core::net::IpAddr;
 use std::fmt;
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use caveau_signature::Hash;
 
 use crate::certificate::Certificate;
 use crate::chain::Chain;
 use crate::name::SubjectAlternativeName;
 use crate::oid;
-use caveau_signature::Hash;
 
 /// Longest name accepted, in bytes.
 pub const MAX_DID_BYTES: usize = 8 * 1024;

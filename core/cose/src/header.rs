@@ -13,12 +13,12 @@
 //! | 258 to 260 | the payload is a hash: its algorithm, the content's type and place | draft-ietf-cose-hash-envelope |
 //! | `iss`, `feed`, `signingtime` | issuer, subject, time, before there were CWT claims | Azure's signing service |
 
+use caveau_signature::Hash;
 use caveau_snp::time::Timestamp;
 
 use crate::algorithm::Algorithm;
 use crate::cbor::Value;
 use crate::envelope::EnvelopeError;
-use caveau_signature::Hash;
 
 pub(crate) const ALGORITHM: Value<'static> = Value::Int(1);
 pub(crate) const CRITICAL: Value<'static> = Value::Int(2);

@@ -8,6 +8,7 @@
 //! leaf     = SHA-256(transaction || SHA-256(evidence) || data)
 //! ```
 
+use caveau_signature::Hash;
 use caveau_snp::time::Timestamp;
 
 use crate::cbor::{CborError, Value};
@@ -17,7 +18,6 @@ use crate::header::{
     text, time,
 };
 use crate::key::PublicKey;
-use caveau_signature::Hash;
 
 /// Largest receipt accepted.
 const MAX_RECEIPT_BYTES: usize = 256 * 1024;

@@ -54,6 +54,7 @@ pub use appraisal_policy::{
     AppraisalPolicy, AppraisalPolicyError, EXAMPLE as APPRAISAL_POLICY_EXAMPLE, MAX_APPRAISAL_POLICY_BYTES, chip_id,
 };
 pub use azure::{AzureEvidence, AzureExpectations, judge_azure, verify_azure};
+pub use causes::with_causes;
 pub use caveau_dcap as dcap;
 pub use caveau_snp::Hex;
 pub use caveau_snp::appraisal::{Appraisal, Kind, Outcome};

@@ -5,7 +5,7 @@ use caveau_snp::Hex;
 use caveau_snp::appraise::{ExpectedReportData, Profile};
 use caveau_snp::time::Timestamp;
 
-use crate::appraisal_policy::AppraisalPolicy;
+use crate::appraisal_policy::{AppraisalPolicy, AppraisalPolicyError};
 use crate::azure::{AzureEvidence, AzureExpectations, judge_azure};
 use crate::causes::with_causes;
 use crate::certificates::{Certificates, CertificatesError};
@@ -73,6 +73,12 @@ pub enum RequestError {
     /// It is nothing that is known.
     #[error(transparent)]
     NotRecognised(#[from] NotRecognised),
+    /// The appraisal policy cannot be read.
+    #[error(transparent)]
+    Policy(#[from] AppraisalPolicyError),
+    /// Report data of another length.
+    #[error("the report data that are expected have {0} bytes, and must have 64")]
+    ReportData(usize),
 }
 
 /// Files that go with evidence, told apart.
@@ -119,6 +125,18 @@ impl Request {
     #[must_use]
     pub fn new(policy: AppraisalPolicy, at: Timestamp) -> Self {
         Self { policy, nonce: None, is_session: false, report_data: None, token_keys: Vec::new(), at }
+    }
+
+    /// A request as callers in other languages have it: an appraisal policy's bytes and report data, where there are some.
+    ///
+    /// # Errors
+    /// [`RequestError::Policy`], [`RequestError::ReportData`].
+    pub fn from_bytes(policy: Option<&[u8]>, report_data: Option<&[u8]>, at: Timestamp) -> Result<Self, RequestError> {
+        let mut request = Self::new(policy.map(AppraisalPolicy::parse).transpose()?.unwrap_or_default(), at);
+        if let Some(data) = report_data {
+            request.report_data = Some(Hex(data.try_into().map_err(|_| RequestError::ReportData(data.len()))?));
+        }
+        Ok(request)
     }
 
     /// How strict to be.

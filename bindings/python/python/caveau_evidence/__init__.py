@@ -94,8 +94,8 @@ def verify(
 ) -> Judgement:
     """Judges evidence of any kind that is recognised.
 
-    :param policy: an appraisal policy, format ``caveau-appraisal-policy/1``, as a mapping or JSON. Without one the strict profile
-        holds, and nothing is expected.
+    :param policy: an appraisal policy, format ``caveau-appraisal-policy/1``, as a mapping, JSON or TOML. Without one the strict
+        profile holds, and nothing is expected.
     :param nonce: what the evidence must answer.
     :param report_data: the 64 bytes that its report data must be, where they are used in a way of your own.
     :param attachments: files that go with the evidence, in any order: certificates and revocation lists of SEV-SNP, collateral of Intel's,

@@ -51,7 +51,7 @@ pub(crate) struct Expected {
     /// Which checks are required [default: strict, or what the appraisal policy says].
     #[arg(long, value_enum)]
     pub(crate) profile: Option<ProfileChoice>,
-    /// Appraisal policy: standing expectations of platform and guest, as JSON. See --appraisal-example.
+    /// Appraisal policy: standing expectations of platform and guest, as JSON or TOML. See --appraisal-example.
     #[arg(long, value_name = "FILE")]
     pub(crate) appraisal: Option<PathBuf>,
     /// Chip that may be used: 128 hexadecimal digits, or 16 for Turin. Repeatable. For Milan, strict asks for this list.
