@@ -4,7 +4,7 @@ use caveau_snp::Hex;
 use caveau_snp::certificate::Certificate;
 use caveau_snp::check::Refusal;
 use caveau_snp::claims::TeeClass;
-use caveau_snp::examine::{Authority, sha256};
+use caveau_snp::examine::Authority;
 use caveau_snp::product::{Product, ProductLine};
 use caveau_snp::report::Report;
 
@@ -59,7 +59,7 @@ impl Authority for Amd {
     }
 
     fn believes(&self, product: Product, root: &Certificate<'_>) -> Result<String, Refusal> {
-        let Hex(found) = sha256(root.der());
+        let Hex(found) = root.sha256();
         let pinned = ROOTS.iter().any(|(line, hash)| Product::Line(*line) == product && *hash == found);
         if pinned {
             return Ok(format!("{} is AMD's root, byte for byte", root.common_name()));

@@ -29,10 +29,12 @@
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
 mod hash;
+mod remembered;
 
 #[cfg(feature = "aws-lc")]
 pub use aws_lc::AwsLc;
 pub use hash::{Hash, sha256, sha512};
+pub use remembered::{forget, verifies_again};
 
 /// A curve of NIST's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -7,8 +7,10 @@ use ::der::asn1::{
     AnyRef, BitStringRef, ContextSpecific, GeneralizedTime, Ia5StringRef, OctetStringRef, UintRef, UtcTime,
 };
 use ::der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
-use caveau_signature::{Curve, Hash, Key, Scheme, verifies};
+use caveau_signature::{Curve, Hash, Key, Scheme, verifies, verifies_again};
 
+use crate::Hex;
+use crate::examine::sha256;
 use crate::oid;
 use crate::pss;
 use crate::time::Timestamp;
@@ -33,6 +35,7 @@ const RSA_ALGORITHM: [u8; 15] = *b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\
 #[derive(Clone, Debug)]
 pub struct Certificate<'a> {
     der: &'a [u8],
+    sha256: Hex<32>,
     tbs: &'a [u8],
     serial: &'a [u8],
     issuer: &'a [u8],
@@ -113,6 +116,7 @@ impl<'a> Certificate<'a> {
         tbs.finish().map_err(broken("TBSCertificate"))?;
         Ok(Self {
             der,
+            sha256: sha256(der),
             tbs: signed.tbs,
             serial,
             issuer,
@@ -132,6 +136,11 @@ impl<'a> Certificate<'a> {
     #[must_use]
     pub const fn der(&self) -> &'a [u8] {
         self.der
+    }
+    /// SHA-256 of the certificate's bytes.
+    #[must_use]
+    pub const fn sha256(&self) -> Hex<32> {
+        self.sha256
     }
     /// The serial number, big-endian, without leading zeros (one zero byte for 0).
     #[must_use]
@@ -203,7 +212,7 @@ impl<'a> Certificate<'a> {
             PublicKey::Rsa4096(key) => pss::is_expected(algorithm) && pss::holds(key, message, signature),
             PublicKey::P256(point) => {
                 let key = Key::Ecdsa(Curve::P256, point);
-                algorithm == ECDSA_SHA256 && verifies(Scheme::EcdsaDer(Hash::Sha256), &key, message, signature)
+                algorithm == ECDSA_SHA256 && verifies_again(Scheme::EcdsaDer(Hash::Sha256), &key, message, signature)
             }
             PublicKey::P384(_) => false,
         }

@@ -5,7 +5,7 @@
 
 use crate::Hex;
 use crate::certificate::Certificate;
-use crate::chain::Chain;
+use crate::chain::{Chain, OfProduct};
 use crate::check::{Check, Refusal, Verdict};
 use crate::claims::{Claims, TeeClass};
 use crate::crl::Crl;
@@ -143,13 +143,12 @@ pub fn examine(authority: &dyn Authority, input: &Endorsed<'_>, rules: &Rules) -
         return Examination { report_sha256, checks, claims: None };
     };
     let chain = Chain { class: authority.class(), report: &report, vek, intermediate, root };
-    let product = authority.product(&report, &chain.vek, &chain.root);
+    let key = authority.product(&report, &chain.vek, &chain.root).map(|product| OfProduct::new(product, &chain.vek));
     let crl = input.crl.map(Crl::parse).transpose();
-    let verdicts = endorsement_verdicts(authority, &chain, &product, &crl, rules);
+    let verdicts = endorsement_verdicts(authority, &chain, &key, &crl, rules);
     checks.extend(ENDORSEMENT.into_iter().zip(verdicts).map(|(name, verdict)| verdict.into_check(name)));
     let authentic = !checks.iter().any(Check::failed);
-    let claims =
-        product.ok().filter(|_| authentic).and_then(|product| chain.claims(product, crl.ok().flatten().as_ref()));
+    let claims = key.ok().filter(|_| authentic).and_then(|key| chain.claims(&key, crl.ok().flatten().as_ref()));
     Examination { report_sha256, checks, claims }
 }
 
@@ -172,15 +171,15 @@ impl Ending {
 fn endorsement_verdicts(
     authority: &dyn Authority,
     chain: &Chain<'_>,
-    product: &Result<Product, Refusal>,
+    key: &Result<OfProduct<'_>, Refusal>,
     crl: &Result<Option<Crl<'_>>, crate::certificate::CertificateError>,
     rules: &Rules,
 ) -> [Ending; 17] {
-    let with_product = |check: &dyn Fn(Product) -> Result<String, Refusal>| match product {
-        Ok(product) => Ending::Made(check(*product)),
+    let with_product = |check: &dyn Fn(&OfProduct<'_>) -> Result<String, Refusal>| match key {
+        Ok(key) => Ending::Made(check(key)),
         Err(_) => Ending::Skipped("the product line is not known"),
     };
-    let named = product.as_ref().map(|product| format!("the report and its chain are of {}", product.name()));
+    let named = key.as_ref().map(|key| format!("the report and its chain are of {}", key.product.name()));
     [
         Ending::Made(chain.no_published_keys()),
         Ending::Made(chain.critical_extensions()),
@@ -189,16 +188,16 @@ fn endorsement_verdicts(
         Ending::Made(chain.root_name()),
         Ending::Made(chain.issuer_names()),
         Ending::Made(named.map_err(Clone::clone)),
-        with_product(&|product| authority.believes(product, &chain.root)),
+        with_product(&|key| authority.believes(key.product, &chain.root)),
         Ending::Made(chain.key_types()),
         Ending::Made(chain.ca_constraints()),
         Ending::Made(chain.validity(rules.at)),
         Ending::Made(chain.signatures()),
         revocation(chain, crl, rules),
         Ending::Made(chain.report_signature()),
-        with_product(&|product| chain.vek_extensions(product)),
-        with_product(&|product| chain.tcb_binding(product)),
-        with_product(&|product| chain.chip_binding(product)),
+        with_product(&|key| chain.vek_extensions(key)),
+        with_product(&|key| chain.tcb_binding(key)),
+        with_product(&|key| chain.chip_binding(key)),
     ]
 }
 

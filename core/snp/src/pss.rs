@@ -1,6 +1,6 @@
 //! The one signature algorithm of SEV-SNP certificates: RSASSA-PSS, SHA-384, MGF1 with SHA-384, salt 48, RSA-4096 keys.
 
-use caveau_signature::{Hash, Key, Scheme, verifies};
+use caveau_signature::{Hash, Key, Scheme, verifies_again};
 
 /// The AlgorithmIdentifier without a trailer field: newer certificates, CRLs, and all that we make.
 pub(crate) const ALGORITHM: [u8; 67] = *b"\x30\x41\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a\x30\x34\
@@ -21,5 +21,5 @@ pub(crate) fn is_expected(algorithm: &[u8]) -> bool {
 
 /// Whether `signature` is the signature of `message` by the RSA key `public_key` (PKCS #1 RSAPublicKey).
 pub(crate) fn holds(public_key: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    verifies(Scheme::RsaPss(Hash::Sha384), &Key::Rsa(public_key), message, signature)
+    verifies_again(Scheme::RsaPss(Hash::Sha384), &Key::Rsa(public_key), message, signature)
 }

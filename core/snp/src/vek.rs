@@ -63,10 +63,10 @@ impl<'a> VekExtensions<'a> {
 
 /// An INTEGER from 0 to 255 in the one way that DER has for it.
 fn small_integer(certificate: &Certificate<'_>, id: &[u8]) -> Result<u8, Refusal> {
-    let name = show_oid(id);
-    let extension = certificate.extension(id).ok_or_else(|| refusal(format!("{name} is missing")))?;
+    let extension = certificate.extension(id).ok_or_else(|| refusal(format!("{} is missing", show_oid(id))))?;
     u8::from_der(extension.value).map_err(|error| {
-        refusal(format!("{name} is no INTEGER from 0 to 255 ({}): {error}", hex::encode(extension.value)))
+        let (name, value) = (show_oid(id), hex::encode(extension.value));
+        refusal(format!("{name} is no INTEGER from 0 to 255 ({value}): {error}"))
     })
 }
 
