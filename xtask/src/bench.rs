@@ -11,6 +11,7 @@ mod hash;
 mod io;
 mod kernel;
 mod kernels;
+mod launch;
 mod layer;
 mod layer_input;
 mod measure;
@@ -74,6 +75,8 @@ enum Bench {
     Io,
     /// A pull from a registry on this machine, against `skopeo copy`.
     Pull,
+    /// Launch digests, against `sev-snp-measure`.
+    Launch,
     /// Generating a policy.
     Policy,
     /// Verifying evidence, against the signature check alone.
@@ -205,6 +208,7 @@ fn one(bench: Bench, root: &Path, setup: &Setup, arguments: &Arguments) -> Resul
         Bench::Hash => hash::bench(&bed),
         Bench::Io => io::bench(&bed),
         Bench::Kernel => kernel::bench(&bed),
+        Bench::Launch => launch::bench(&bed),
         Bench::Layer => layer::bench(&bed),
         Bench::Policy => policy::bench(&bed),
         Bench::Pull => pull::bench(&bed),

@@ -112,6 +112,7 @@ pub(crate) fn sha384(bytes: &[u8]) -> [u8; 48] {
 }
 
 /// The guest context's digest while a launch is replayed. Addresses and lengths have been checked by the caller.
+#[derive(Clone, Debug)]
 pub(crate) struct LaunchContext {
     digest: [u8; 48],
 }

@@ -122,30 +122,77 @@ pub enum MeasureError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn launch_digest(spec: &LaunchSpec<'_>) -> Result<LaunchDigest, MeasureError> {
-    if !(1..=MAX_VCPUS).contains(&spec.vcpus) {
-        return Err(MeasureError::Vcpus(spec.vcpus));
+    Launch::before_vcpus(spec.firmware.clone(), spec.kernel, spec.vmm)?.digest(
+        spec.vcpus,
+        spec.vcpu_type,
+        spec.guest_features,
+    )
+}
+
+/// A launch up to its vCPUs: all that is the same however many there are, measured once.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    context: LaunchContext,
+    vmm: Vmm,
+    /// Where application processors start.
+    ap_entry: u32,
+}
+
+impl Launch {
+    /// Measures firmware and kernel.
+    ///
+    /// # Errors
+    /// [`MeasureError`], when the firmware is malformed or the parts cannot be launched together.
+    pub fn before_vcpus(firmware: Firmware<'_>, kernel: Option<KernelHashes>, vmm: Vmm) -> Result<Self, MeasureError> {
+        let mut context = LaunchContext::new();
+        let ap_entry = match firmware {
+            Firmware::Ovmf(image) => measure_ovmf(&mut context, kernel, vmm, image)?,
+            Firmware::Direct { bios, option_roms } => measure_direct(&mut context, kernel, bios, option_roms)?,
+        };
+        Ok(Self { context, vmm, ap_entry })
     }
-    let mut context = LaunchContext::new();
-    let ap_entry = match spec.firmware {
-        Firmware::Ovmf(image) => measure_ovmf(&mut context, spec, image)?,
-        Firmware::Direct { bios, option_roms } => measure_direct(&mut context, spec.kernel, bios, option_roms)?,
-    };
-    measure_vcpus(&mut context, spec, ap_entry);
-    Ok(context.finish())
+
+    /// The launch digest with so many vCPUs of that type.
+    ///
+    /// # Errors
+    /// [`MeasureError::Vcpus`].
+    pub fn digest(
+        &self,
+        vcpus: u32,
+        vcpu_type: VcpuType,
+        guest_features: GuestFeatures,
+    ) -> Result<LaunchDigest, MeasureError> {
+        if !(1..=MAX_VCPUS).contains(&vcpus) {
+            return Err(MeasureError::Vcpus(vcpus));
+        }
+        let mut context = self.context.clone();
+        let vmsa = |entry| vmsa_contents(self.vmm, entry, vcpu_type.signature(), guest_features.0);
+        context.vmsa_page(vmsa(RESET_VECTOR));
+        let application_processor = vmsa(self.ap_entry);
+        for _ in 1..vcpus {
+            context.vmsa_page(application_processor);
+        }
+        Ok(context.finish())
+    }
 }
 
 /// Measures firmware pages and metadata sections; gives where application processors start.
-fn measure_ovmf(context: &mut LaunchContext, spec: &LaunchSpec<'_>, image: &[u8]) -> Result<u32, MeasureError> {
+fn measure_ovmf(
+    context: &mut LaunchContext,
+    kernel: Option<KernelHashes>,
+    vmm: Vmm,
+    image: &[u8],
+) -> Result<u32, MeasureError> {
     measure_image(context, image)?;
     let ovmf = Ovmf::parse(image)?;
-    let hash_page = match spec.kernel {
+    let hash_page = match kernel {
         Some(hashes) => Some(kernel_hash_page(&ovmf, &hashes)?),
         None => None,
     };
     for section in ovmf.sections() {
-        measure_section(context, *section, hash_page.as_ref(), spec.vmm);
+        measure_section(context, *section, hash_page.as_ref(), vmm);
     }
-    if spec.vmm == Vmm::Ec2 {
+    if vmm == Vmm::Ec2 {
         let late = ovmf.sections().iter().filter(|section| section.kind == SectionKind::Cpuid);
         late.for_each(|section| context.cpuid_page(section.gpa.into()));
     }
@@ -220,16 +267,6 @@ fn place_table(hashes: &KernelHashes, page_gpa: u64, table_gpa: u64) -> Result<[
     let mut page = [0; PAGE];
     page.get_mut(offset..end).ok_or_else(outside)?.copy_from_slice(&table);
     Ok(page)
-}
-
-/// Measures one VMSA for each vCPU, the boot processor's first.
-fn measure_vcpus(context: &mut LaunchContext, spec: &LaunchSpec<'_>, ap_entry: u32) {
-    let vmsa = |entry| vmsa_contents(spec.vmm, entry, spec.vcpu_type.signature(), spec.guest_features.0);
-    context.vmsa_page(vmsa(RESET_VECTOR));
-    let application_processor = vmsa(ap_entry);
-    for _ in 1..spec.vcpus {
-        context.vmsa_page(application_processor);
-    }
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ pub use context::{LaunchDigest, NotALaunchDigest};
 pub use hashes::{KernelHashes, Sha256Digest, sha256};
 pub use id_block::{ID_AUTH_BYTES, ID_BLOCK_BYTES, IdAuth, IdBlock, IdBlockError, IdKeys, P384Key, P384Signature};
 pub use launch::{
-    DIRECT_HASH_TABLE_GPA, Firmware, GuestFeatures, LaunchSpec, MAX_FIRMWARE_BYTES, MAX_VCPUS, MeasureError,
+    DIRECT_HASH_TABLE_GPA, Firmware, GuestFeatures, Launch, LaunchSpec, MAX_FIRMWARE_BYTES, MAX_VCPUS, MeasureError,
     OPTION_ROM_END, OPTION_ROM_GPA, launch_digest,
 };
 pub use ovmf::{Ovmf, OvmfError, Section, SectionKind};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use caveau_measure::{Firmware, GuestFeatures, KernelHashes, LaunchSpec, VcpuType, Vmm, launch_digest};
+use caveau_measure::{Firmware, GuestFeatures, KernelHashes, Launch, VcpuType, Vmm};
 
 use crate::agent_record::read_record;
 use crate::elf::Elf;
@@ -113,16 +113,10 @@ pub(crate) fn launch_digests(
     };
     let cmdline = String::from_utf8_lossy(file(&info.cmdline));
     let hashes = KernelHashes::from_bytes(file(&info.kernel), Some(file(&info.initrd)), &cmdline);
+    let refuse = |source| GuestImageError::Measure { tee, source };
+    let launch = Launch::before_vcpus(firmware, Some(hashes), Vmm::Qemu).map_err(refuse)?;
     let digests = machines.map(|(vcpu_type, vcpus)| {
-        let spec = LaunchSpec {
-            firmware: firmware.clone(),
-            kernel: Some(hashes),
-            vcpus,
-            vcpu_type,
-            guest_features: GuestFeatures::SNP,
-            vmm: Vmm::Qemu,
-        };
-        let digest = launch_digest(&spec).map_err(|source| GuestImageError::Measure { tee, source })?;
+        let digest = launch.digest(vcpus, vcpu_type, GuestFeatures::SNP).map_err(refuse)?;
         Ok(ExpectedDigest { vcpu_type: vcpu_type.to_string(), vcpus, digest })
     });
     digests.collect()

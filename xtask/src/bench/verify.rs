@@ -83,7 +83,7 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
 }
 
 /// The folder of recorded data.
-fn fixtures(root: &Path) -> PathBuf {
+pub(super) fn fixtures(root: &Path) -> PathBuf {
     std::env::var_os("CAVEAU_FIXTURES").map_or_else(|| root.join("../shared/fixtures"), PathBuf::from)
 }
 
