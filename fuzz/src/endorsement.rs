@@ -182,6 +182,7 @@ fn evidence_files() -> Vec<Vec<u8>> {
             runtime_data: b"runtime".to_vec(),
             policy: Some(b"package policy".to_vec()),
             event_log: None,
+            endorsements: vec![b"signed".to_vec()],
             reference_values: Some(serde_json::json!({"kernel": "6.12"})),
         };
         evidence.to_json().expect("a seed can be written").into_bytes()

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use caveau_cose::cbor::Value;
 use caveau_evidence::corim::Corim;
-use caveau_evidence::{Evidence, Hex, ReferenceInfo, Tee, Timestamp, judge_signed_values};
+use caveau_evidence::{Certificates, Evidence, Hex, ReferenceInfo, Tee, Timestamp, judge_signed_values};
 
 use crate::Target;
 
@@ -75,15 +75,7 @@ fn reference_info(data: &[u8]) {
             assert_eq!(ReferenceInfo::parse(written.as_bytes()).expect("what was written can be read"), info);
         }
     }
-    let evidence = Evidence {
-        tee: Tee::Snp,
-        report: Vec::new(),
-        certificates: Default::default(),
-        runtime_data: Vec::new(),
-        policy: None,
-        event_log: None,
-        reference_values: None,
-    };
+    let evidence = Evidence::new(Tee::Snp, Vec::new(), Certificates::default());
     let values = judge_signed_values(&[data.to_vec()], &[], &evidence, NOW);
     assert!(values.accepted.is_none() && values.measurements.is_none(), "reference values of nobody's count");
     assert_eq!(values.checks.len(), 3);

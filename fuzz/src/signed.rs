@@ -72,20 +72,15 @@ fn believed(data: &[u8]) -> bool {
     let (r, s) = signature.as_ref().split_at(48);
     let halves = Signature { r: r.try_into().expect("48 bytes"), s: s.try_into().expect("48 bytes") };
     set_signature(&mut report, &halves);
-    let evidence = Evidence {
-        tee: Tee::EmulatedSnp,
-        report: report.to_vec(),
-        certificates: Certificates {
-            vek: Some(assemble(part(1), &sign(&authority.ask, part(1)))),
-            intermediate: Some(authority.intermediate.clone()),
-            root: Some(authority.root_certificate.clone()),
-            crl: (!part(2).is_empty()).then(|| assemble(part(2), &sign(&authority.ark, part(2)))),
-        },
-        runtime_data: part(3).to_vec(),
-        policy: Some(part(3).to_vec()),
-        event_log: None,
-        reference_values: None,
+    let certificates = Certificates {
+        vek: Some(assemble(part(1), &sign(&authority.ask, part(1)))),
+        intermediate: Some(authority.intermediate.clone()),
+        root: Some(authority.root_certificate.clone()),
+        crl: (!part(2).is_empty()).then(|| assemble(part(2), &sign(&authority.ark, part(2)))),
     };
+    let mut evidence = Evidence::new(Tee::EmulatedSnp, report.to_vec(), certificates);
+    evidence.runtime_data = part(3).to_vec();
+    evidence.policy = Some(part(3).to_vec());
     let roots = [authority.root.clone()];
     let rules = Rules { at: NOW, require_crl: false, crl_at_least: 0 };
     drop(caveau_emulated::judge(&roots, &evidence, &Expectations::default(), Profile::Strict, NOW));

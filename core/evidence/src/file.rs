@@ -9,6 +9,8 @@
 //!   "runtime_data": base64 of what is bound into REPORT_DATA along with the nonce; may be left out,
 //!   "policy": base64 of the policy's text; may be left out,
 //!   "event_log": base64 of what the guest did (caveau-event-log/1), whose head is the runtime data; may be left out,
+//!   "endorsements": a list of base64 of signed reference values (COSE_Sign1), which count where the verifier's owner trusts who
+//!     signed them; may be left out,
 //!   "reference_values": any JSON, for people: no verifier reads it; may be left out
 //! }
 //! ```
@@ -16,12 +18,14 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use caveau_cose::MAX_ENVELOPE_BYTES;
 use caveau_snp::appraise::Attached;
 use caveau_snp::event_log::MAX_EVENT_LOG_BYTES;
 use caveau_snp::examine::Endorsed;
 use serde::{Deserialize, Serialize};
 
 use crate::certificates::Certificates;
+use crate::reference_info::MAX_ENVELOPES;
 
 /// Largest evidence file.
 pub const MAX_EVIDENCE_BYTES: usize = 8 * 1024 * 1024;
@@ -47,6 +51,8 @@ pub struct Evidence {
     pub policy: Option<Vec<u8>>,
     /// What the guest did: [`caveau_snp::event_log`].
     pub event_log: Option<Vec<u8>>,
+    /// Signed reference values (COSE_Sign1), for [`crate::judge_signed_values`].
+    pub endorsements: Vec<Vec<u8>>,
     /// What the sender says is expected: for people, never used in an appraisal.
     pub reference_values: Option<serde_json::Value>,
 }
@@ -76,6 +82,16 @@ pub enum EvidenceError {
     /// Another format.
     #[error("the evidence has format {0:?}, expected `{FORMAT}`: use a version of caveau that knows it")]
     Format(String),
+    /// More than a file may have.
+    #[error("`{field}` has {found} entries, at most {limit} are accepted")]
+    TooMany {
+        /// Which field.
+        field: &'static str,
+        /// How many it has.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// No JSON, or other JSON.
     #[error("failed to read the evidence: expected JSON of format {FORMAT}")]
     Json(#[source] serde_json::Error),
@@ -105,6 +121,8 @@ struct File {
     policy: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     event_log: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    endorsements: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reference_values: Option<serde_json::Value>,
 }
@@ -132,8 +150,16 @@ impl Evidence {
     /// A report and what endorses it, alone.
     #[must_use]
     pub const fn new(tee: Tee, report: Vec<u8>, certificates: Certificates) -> Self {
-        let runtime_data = Vec::new();
-        Self { tee, report, certificates, runtime_data, policy: None, event_log: None, reference_values: None }
+        Self {
+            tee,
+            report,
+            certificates,
+            runtime_data: Vec::new(),
+            policy: None,
+            event_log: None,
+            endorsements: Vec::new(),
+            reference_values: None,
+        }
     }
 
     /// Reads an evidence file.
@@ -160,6 +186,7 @@ impl Evidence {
             runtime_data: decode_option("runtime_data", file.runtime_data, MAX_RUNTIME_BYTES)?.unwrap_or_default(),
             policy: decode_option("policy", file.policy, MAX_POLICY_BYTES)?,
             event_log: decode_option("event_log", file.event_log, MAX_EVENT_LOG_BYTES)?,
+            endorsements: endorsements(&file.endorsements)?,
             reference_values: file.reference_values,
         })
     }
@@ -184,6 +211,7 @@ impl Evidence {
             runtime_data,
             policy: encode(&self.policy),
             event_log: encode(&self.event_log),
+            endorsements: self.endorsements.iter().map(|envelope| STANDARD.encode(envelope)).collect(),
             reference_values: self.reference_values.clone(),
         };
         let mut text = serde_json::to_string_pretty(&file).map_err(EvidenceError::Json)?;
@@ -214,6 +242,14 @@ impl Evidence {
             event_log: self.event_log.as_deref(),
         }
     }
+}
+
+fn endorsements(texts: &[String]) -> Result<Vec<Vec<u8>>, EvidenceError> {
+    let field = "endorsements";
+    if texts.len() > MAX_ENVELOPES {
+        return Err(EvidenceError::TooMany { field, found: texts.len(), limit: MAX_ENVELOPES });
+    }
+    texts.iter().map(|text| decode(field, text, MAX_ENVELOPE_BYTES)).collect()
 }
 
 fn bounded(field: &'static str, found: usize, limit: usize) -> Result<(), EvidenceError> {
@@ -253,11 +289,17 @@ mod tests {
             (r#"{"format":"caveau-evidence/1","tee":"snp","report":"AQ"}"#, "`report` is not standard base64"),
             (r#"{"format":"caveau-evidence/1","tee":"snp","report":"AR=="}"#, "`report` is not standard base64"),
             (r#"{"format":"caveau-evidence/1","tee":"snp","report":"","certificates":{"ark":""}}"#, "failed to read"),
+            (r#"{"format":"caveau-evidence/1","tee":"snp","report":"","endorsements":["A"]}"#, "`endorsements` is not"),
             ("[]", "failed to read"),
         ] {
             let error = parse(json).unwrap_err().to_string();
             assert!(error.contains(expected), "{json}: {error}");
         }
+        let many = format!(
+            r#"{{"format":"caveau-evidence/1","tee":"snp","report":"","endorsements":[""{}]}}"#,
+            r#","""#.repeat(MAX_ENVELOPES)
+        );
+        assert!(parse(&many).unwrap_err().to_string().contains("`endorsements` has 17 entries, at most 16"));
         let long = format!(r#"{{"format":"caveau-evidence/1","tee":"snp","report":"{}"}}"#, "AAAA".repeat(2000));
         assert!(parse(&long).unwrap_err().to_string().contains("6000 bytes, at most 4096"));
         assert!(matches!(Evidence::parse(&vec![b' '; MAX_EVIDENCE_BYTES + 1]), Err(EvidenceError::TooLong { .. })));
@@ -272,6 +314,7 @@ mod tests {
             runtime_data in vec(any::<u8>(), 0..50),
             policy in option::of(vec(any::<u8>(), 0..50)),
             event_log in option::of(vec(any::<u8>(), 0..50)),
+            endorsements in vec(vec(any::<u8>(), 0..50), 0..MAX_ENVELOPES),
             emulated: bool,
         ) {
             let evidence = Evidence {
@@ -281,6 +324,7 @@ mod tests {
                 runtime_data,
                 policy,
                 event_log,
+                endorsements,
                 reference_values: Some(serde_json::json!({"kernel": "x"})),
             };
             prop_assert_eq!(parse(&evidence.to_json().unwrap()).unwrap(), evidence);

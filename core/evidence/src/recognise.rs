@@ -49,10 +49,8 @@ pub enum AnyEvidence {
 pub struct SnpBundle {
     /// The form in words.
     pub form: &'static str,
-    /// Report, certificates and policy.
+    /// Report, certificates, policy, and signed reference values.
     pub evidence: Evidence,
-    /// Signed reference values that came along (COSE_Sign1), for [`crate::judge_signed_values`].
-    pub endorsements: Vec<Vec<u8>>,
 }
 
 /// Why a file is no evidence.
@@ -123,7 +121,6 @@ fn raw_report(bytes: &[u8]) -> Option<SnpBundle> {
     let bundle = |form, report: &[u8], certificates| SnpBundle {
         form,
         evidence: Evidence::new(Tee::Snp, report.to_vec(), certificates),
-        endorsements: Vec::new(),
     };
     if bytes.len() == REPORT_BYTES {
         return Some(bundle("a report of SEV-SNP", bytes, Certificates::default()));
@@ -163,7 +160,7 @@ fn of_json(text: &str) -> Result<AnyEvidence, NotRecognised> {
     let format = fields.get("format").and_then(Value::as_str).unwrap_or_default();
     if format.starts_with("caveau-evidence/") {
         let evidence = Evidence::parse(text.as_bytes()).map_err(|error| broken("evidence of caveau")(&error))?;
-        let bundle = SnpBundle { form: "evidence of caveau", evidence, endorsements: Vec::new() };
+        let bundle = SnpBundle { form: "evidence of caveau", evidence };
         return Ok(AnyEvidence::Snp(Box::new(bundle)));
     }
     let inner = fields.get("evidence").and_then(Value::as_object);
@@ -217,7 +214,8 @@ fn aci_bundle(fields: &Map<String, Value>) -> Result<Option<SnpBundle>, NotRecog
         let mut evidence = Evidence::new(Tee::Snp, report, certificates);
         let runtime = fields.get("runtimeData").and_then(|data| data.get("data")).and_then(bytes_of);
         evidence.runtime_data = runtime.unwrap_or_default();
-        return Ok(Some(SnpBundle { form: WHAT, evidence, endorsements: endorsements.unwrap_or_default() }));
+        evidence.endorsements = endorsements.unwrap_or_default();
+        return Ok(Some(SnpBundle { form: WHAT, evidence }));
     }
     let first = |names: &[&str]| names.iter().find_map(|name| fields.get(*name)).and_then(bytes_of);
     let Some(report) = first(&["attestation", "quote", "raw"]).filter(|report| report.len() == REPORT_BYTES) else {
@@ -225,10 +223,10 @@ fn aci_bundle(fields: &Map<String, Value>) -> Result<Option<SnpBundle>, NotRecog
     };
     let certificates = first(&["platform_certificates", "endorsements"]).map(|file| Certificates::from_file(&file));
     let certificates = certificates.transpose().map_err(|error| broken(WHAT)(&error))?.unwrap_or_default();
-    let endorsements = first(&["uvm_endorsements"]).into_iter().collect();
     let mut evidence = Evidence::new(Tee::Snp, report, certificates);
+    evidence.endorsements = first(&["uvm_endorsements"]).into_iter().collect();
     evidence.policy = first(&["security_policy", "policy"]);
-    Ok(Some(SnpBundle { form: WHAT, evidence, endorsements }))
+    Ok(Some(SnpBundle { form: WHAT, evidence }))
 }
 
 /// The bytes in a value: a list of numbers, or text in hexadecimal or base64; PEM and JSON as they are.
@@ -307,9 +305,9 @@ mod tests {
         let mut without = inner;
         without.as_object_mut().unwrap().remove("VcekCertChain");
         let found = bundle(without.to_string().as_bytes());
-        assert_eq!((found.evidence.report, found.endorsements), (raw.clone(), vec![vec![0xd2, 1]]));
+        assert_eq!((found.evidence.report, found.evidence.endorsements), (raw.clone(), vec![vec![0xd2, 1]]));
         let sidecar = json!({ "attestation": STANDARD.encode(&raw), "uvm_endorsements": STANDARD.encode([0xd2]) });
-        assert_eq!(bundle(sidecar.to_string().as_bytes()).endorsements, [[0xd2]]);
+        assert_eq!(bundle(sidecar.to_string().as_bytes()).evidence.endorsements, [[0xd2]]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use caveau_snp::Hex;
 use serde::{Deserialize, Serialize};
 
 use crate::file::Tee;
+pub(crate) use judge::MAX_ENVELOPES;
 pub use judge::{Accepted, Endorser, SignedValues, judge_signed_values};
 
 /// Largest payload accepted.

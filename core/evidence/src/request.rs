@@ -175,7 +175,7 @@ impl Request {
             AnyEvidence::Snp(mut bundle) => {
                 let own = std::mem::take(&mut bundle.evidence.certificates);
                 bundle.evidence.certificates = complete(own, &mut given);
-                bundle.endorsements.append(&mut given.envelopes);
+                bundle.evidence.endorsements.append(&mut given.envelopes);
                 AnyEvidence::Snp(bundle)
             }
             AnyEvidence::Azure(mut evidence) => {
@@ -216,7 +216,7 @@ impl Request {
 
     fn judge_snp(&self, bundle: &SnpBundle) -> Result<Judgement, RequestError> {
         let endorsers = &self.policy.endorsers;
-        let signed = judge_signed_values(&bundle.endorsements, endorsers, &bundle.evidence, self.at);
+        let signed = judge_signed_values(&bundle.evidence.endorsements, endorsers, &bundle.evidence, self.at);
         let mut expected = self.policy.expectations.clone();
         expected.report_data = self.report_data_of_snp();
         expected.endorsed_measurements = signed.measurements;

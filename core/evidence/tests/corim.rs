@@ -25,15 +25,7 @@ fn at(date: &str) -> Timestamp {
 fn claims(fixtures: &Fixtures, name: &str) -> Claims {
     let read = |file: &str| fixtures.read(&format!("snp/reports/{name}/{file}"));
     let vek = Certificates { vek: Some(read("vcek.der")), ..Certificates::default() };
-    let evidence = Evidence {
-        tee: Tee::Snp,
-        report: read("report.bin"),
-        certificates: vek.with_built_in(),
-        runtime_data: Vec::new(),
-        policy: None,
-        event_log: None,
-        reference_values: None,
-    };
+    let evidence = Evidence::new(Tee::Snp, read("report.bin"), vek.with_built_in());
     verify(&evidence, &Profile::Baseline.rules(at("2026-11-23"))).verified.unwrap().into_inner()
 }
 

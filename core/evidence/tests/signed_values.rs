@@ -11,8 +11,8 @@ use crate::fixtures::Fixtures;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
 use caveau_cose::{DidX509, Draft, Form, KeyKind};
 use caveau_evidence::{
-    AnyEvidence, Appraisal, Endorser, Evidence, Expectations, Hex, Outcome, Profile, ReferenceInfo, SignedValues, Tee,
-    Timestamp, Verdict, judge, judge_signed_values, recognise,
+    AnyEvidence, Appraisal, Certificates, Endorser, Evidence, Expectations, Hex, Outcome, Profile, ReferenceInfo,
+    SignedValues, Tee, Timestamp, Verdict, judge, judge_signed_values, recognise,
 };
 use caveau_fragment::{DevelopmentChain, DevelopmentSpec};
 use caveau_snp::report::{ReportFields, Signature, set_signature};
@@ -45,7 +45,8 @@ fn bundle(fixtures: &Fixtures, report: &str, endorsement: &[u8]) -> (Evidence, V
     let AnyEvidence::Snp(bundle) = recognise(json.to_string().as_bytes()).unwrap() else { panic!("no bundle") };
     let mut evidence = bundle.evidence;
     evidence.certificates = evidence.certificates.with_built_in();
-    (evidence, bundle.endorsements)
+    let endorsements = std::mem::take(&mut evidence.endorsements);
+    (evidence, endorsements)
 }
 
 /// The whole judgement, with everything but the launch digest expected.
@@ -154,15 +155,7 @@ impl Bench {
             DevelopmentSpec { common_name: "Guests", eku: "1.2.3.4", kind: KeyKind::P384, not_before, not_after };
         let mut report = ReportFields { measurement: [3; 48], ..ReportFields::empty() }.to_unsigned();
         set_signature(&mut report, &Signature { r: [1; 48], s: [2; 48] });
-        let evidence = Evidence {
-            tee,
-            report: report.to_vec(),
-            certificates: Default::default(),
-            runtime_data: Vec::new(),
-            policy: None,
-            event_log: None,
-            reference_values: None,
-        };
+        let evidence = Evidence::new(tee, report.to_vec(), Certificates::default());
         Self { chain: DevelopmentChain::make(&spec).unwrap(), evidence }
     }
 

@@ -19,7 +19,7 @@ use std::{
 };
 
 use crate::processor::{ONE, Persona, made};
-use caveau_evidence::{Use, report_data};
+use caveau_evidence::{Evidence, Use, report_data};
 use caveau_group::{Container, Group, ImageParts, Overrides, Permissions};
 use caveau_policy::PolicyDigest;
 use caveau_snp::build::ASK_SERIAL;
@@ -437,6 +437,14 @@ fn a_signature_stands_for_reference_values() {
     if time.is_empty() {
         assert_eq!((&json["outcome"], &json["reference_info"]["issuer"]), (&json!("passed"), &json!(issuer)));
     }
+    // The same where they came along in the file, as `caveau attest` puts them there.
+    let bare = fs::read(desk.0.path().join("ev.json")).unwrap();
+    let mut evidence = Evidence::parse(&bare).unwrap();
+    evidence.endorsements.push(fs::read(desk.0.path().join(file[1])).unwrap());
+    desk.write("ev.json", evidence.to_json().unwrap());
+    let (_, codes, json, stderr) = verify(&good);
+    assert_eq!((codes, &json["reference_info"]["issuer"]), (time.clone(), &json!(issuer)), "{stderr}");
+    desk.write("ev.json", bare);
     let other = format!("did:x509:0:sha256:{}::eku:1.3.6.1.4.1.311.76.59.1.1", "A".repeat(43));
     for (options, code) in [
         (signer(issuer, "guest", "2"), "reference-info-svn"),

@@ -189,20 +189,13 @@ impl Installation {
 
     pub(crate) fn evidence(&self, persona: &Persona) -> Evidence {
         let intermediate = if persona.provider.is_some() { Role::Asvk } else { Role::Ask };
-        Evidence {
-            tee: Tee::EmulatedSnp,
-            report: self.report(persona),
-            certificates: Certificates {
-                vek: Some(self.signed_by_ask(&self.vek_tbs(persona))),
-                intermediate: Some(self.authority(intermediate, &self.ask)),
-                root: Some(self.ark_certificate()),
-                crl: persona.crl.then(|| self.crl(persona)),
-            },
-            runtime_data: Vec::new(),
-            policy: None,
-            event_log: None,
-            reference_values: None,
-        }
+        let certificates = Certificates {
+            vek: Some(self.signed_by_ask(&self.vek_tbs(persona))),
+            intermediate: Some(self.authority(intermediate, &self.ask)),
+            root: Some(self.ark_certificate()),
+            crl: persona.crl.then(|| self.crl(persona)),
+        };
+        Evidence::new(Tee::EmulatedSnp, self.report(persona), certificates)
     }
 }
 

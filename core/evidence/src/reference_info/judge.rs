@@ -14,7 +14,7 @@ use crate::causes::with_causes;
 use crate::file::{Evidence, Tee};
 
 /// Most envelopes that are looked at for one piece of evidence.
-const MAX_ENVELOPES: usize = 16;
+pub(crate) const MAX_ENVELOPES: usize = 16;
 /// The checks: form and signature, by whom, and of which security version. What is endorsed, `measurement` says.
 const NAMES: [&str; 3] = ["reference-info", "reference-info-issuer", "reference-info-svn"];
 

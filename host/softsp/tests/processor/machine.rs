@@ -159,15 +159,7 @@ pub(crate) fn evidence(tee: &mut EmulatedTee, report_data: [u8; 64]) -> Evidence
 }
 
 pub(crate) fn as_evidence(report: Vec<u8>, table: &[u8]) -> Evidence {
-    Evidence {
-        tee: TeeName::EmulatedSnp,
-        report,
-        certificates: Certificates::from_table(table).unwrap(),
-        runtime_data: Vec::new(),
-        policy: None,
-        event_log: None,
-        reference_values: None,
-    }
+    Evidence::new(TeeName::EmulatedSnp, report, Certificates::from_table(table).unwrap())
 }
 
 pub(crate) fn judged(evidence: &Evidence, expected: &Expectations) -> Appraisal {

@@ -37,7 +37,10 @@ pub(crate) fn run(command: &args::Attest, quiet: bool) -> Result<Outcome> {
         if command.events { group.attest_log(nonce)? } else { (group.attest(nonce)?, Vec::new()) };
     let tee = tee::in_evidence(plan.tee);
     let Evidence { report, certificates, .. } = of_report(tee, &report)?;
-    let evidence = evidence(tee, report, certificates, (plan.policy, plan.reference_values));
+    let mut evidence = evidence(tee, report, certificates, (plan.policy, plan.reference_values));
+    if let Some(signed) = plan.reference_info {
+        evidence.endorsements.push(BASE64_STANDARD.decode(signed).context("the group's signed reference values")?);
+    }
     let evidence = if command.events { with_log(evidence, event_log)? } else { evidence };
     finish(command, evidence, quiet)
 }

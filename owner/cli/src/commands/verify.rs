@@ -119,7 +119,7 @@ pub(crate) fn judge_session(
     let nonce = nonce.to_string();
     let asked = Asked { nonce: Some(&nonce), report_data: None, is_session: true };
     let owner = Owner::new(expected, asked, None, quiet)?;
-    let bundle = SnpBundle { form: "evidence of a session", evidence, endorsements: Vec::new() };
+    let bundle = SnpBundle { form: "evidence of a session", evidence };
     Ok(owner.judge_snp(bundle)?.judgement)
 }
 
@@ -221,7 +221,7 @@ impl<'a> Owner<'a> {
 
     /// A report of SEV-SNP, of hardware or emulated.
     fn judge_snp(&self, bundle: SnpBundle) -> Result<Answer> {
-        let SnpBundle { form, mut evidence, endorsements } = bundle;
+        let SnpBundle { form, mut evidence } = bundle;
         let nonce = self.asked.nonce.map(str::parse::<Nonce>).transpose()?;
         let challenge = nonce.map(|nonce| {
             let nonce = nonce.as_bytes().to_vec();
@@ -236,7 +236,7 @@ impl<'a> Owner<'a> {
         let (certificates, least) = self.complete(given, evidence.tee, &evidence.report)?;
         evidence.certificates = certificates;
         expected.least_crl_number = expected.least_crl_number.max(least);
-        let signed = signed::judge(self.command, &self.standing.policy, endorsements, &evidence, self.at)?;
+        let signed = signed::judge(self.command, &self.standing.policy, &mut evidence, self.at)?;
         expected.endorsed_measurements = signed.measurements;
         // An emulated processor is looked at only by who asked for it by name; everything else goes to the hardware verifier,
         // which refuses emulated evidence.

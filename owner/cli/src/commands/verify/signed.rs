@@ -6,15 +6,14 @@ use caveau_evidence::{AppraisalPolicy, Endorser, Evidence, SignedValues, Timesta
 
 use crate::{args, files};
 
-/// Judges them.
+/// Adds those that were given to those that came along, and judges them.
 ///
 /// # Errors
 /// Where a file cannot be read, or nothing says whose signature counts.
 pub(super) fn judge(
     command: &args::Expected,
     standing: &AppraisalPolicy,
-    came_along: Vec<Vec<u8>>,
-    evidence: &Evidence,
+    evidence: &mut Evidence,
     at: Timestamp,
 ) -> Result<SignedValues> {
     let endorsers = endorsers(command, standing)?;
@@ -24,12 +23,11 @@ pub(super) fn judge(
              --endorsement-least-svn, or `endorsers` in the appraisal policy"
         );
     }
-    let mut envelopes = came_along;
     for file in &command.endorsement {
         // In base64, a third more.
-        envelopes.push(files::read(file, 2 * MAX_ENVELOPE_BYTES)?);
+        evidence.endorsements.push(files::read(file, 2 * MAX_ENVELOPE_BYTES)?);
     }
-    Ok(judge_signed_values(&envelopes, &endorsers, evidence, at))
+    Ok(judge_signed_values(&evidence.endorsements, &endorsers, evidence, at))
 }
 
 /// Whose signed reference values count, by option or by the appraisal policy.
