@@ -189,8 +189,23 @@ fn missing_digests_are_told_with_the_way_to_them() {
         "{text}"
     );
     assert!(text.contains("no launch digest for emulated-snp: guest.json lists no processors"), "{text}");
+    // The policy in a deployment's file is the same policy.
     let base64 = desk.run(&["policy", "convert", "web.rego", "--to", "base64"]).stdout;
+    let encoded = String::from_utf8(base64.clone()).unwrap();
+    let group = |name: &str| {
+        json!({
+            "type": "Microsoft.ContainerInstance/containerGroups", "name": name,
+            "properties": { "confidentialComputeProperties": { "ccePolicy": encoded.trim() } }
+        })
+    };
     desk.write("web.base64", base64);
-    let again = desk.run(&["measure", "--group", "web.base64", "--guest", "guest", "--quiet"]);
-    assert_eq!((stderr(&again).as_str(), again.stdout), ("", output.stdout));
+    desk.write("web.json", json!({ "resources": [group("web")] }).to_string());
+    for file in ["web.base64", "web.json"] {
+        let again = desk.run(&["measure", "--group", file, "--guest", "guest", "--quiet"]);
+        assert_eq!((stderr(&again).as_str(), &again.stdout), ("", &output.stdout), "{file}");
+    }
+    desk.write("two.json", json!({ "resources": [group("web"), group("db")] }).to_string());
+    let two = desk.run(&["measure", "--group", "two.json", "--guest", "guest"]);
+    assert_eq!((two.status.code(), two.stdout.is_empty()), (Some(2), true));
+    assert!(stderr(&two).contains("two.json"), "{}", stderr(&two));
 }
