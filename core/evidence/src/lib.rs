@@ -37,6 +37,7 @@ mod appraisal_policy;
 pub mod azure;
 mod causes;
 mod certificates;
+mod coco;
 pub mod corim;
 mod file;
 mod intel;

@@ -7,6 +7,7 @@
 //! | a group's evidence | JSON of format `caveau-evidence/1` |
 //! | a report of SEV-SNP | its 1184 bytes; with a certificate table after it; as the firmware's answer, with its status before it |
 //! | a bundle of ACI | JSON with report, certificates and endorsements of its reference values: as sent to Azure's attestation service (`SnpReport`, `VcekCertChain`, `Endorsements`; also in `report`), or as a sidecar gives it (`attestation` or `quote`, `platform_certificates` or `endorsements`, `uvm_endorsements`) |
+//! | evidence of Confidential Containers on SEV-SNP | JSON with `attestation_report`, field by field, and `cert_chain` |
 //! | a confidential VM of Azure's | a paravisor's report (`HCLA…`), or JSON with `hcl_report` and `tpm_quote` |
 //! | a quote of SGX or TDX | its bytes, or JSON with `quote` (and `collateral`) |
 //! | a token | JWT, or JSON with `token` |
@@ -21,6 +22,7 @@ use serde_json::{Map, Value};
 use crate::azure::{AzureEvidence, HclReport};
 use crate::causes::with_causes;
 use crate::certificates::Certificates;
+use crate::coco;
 use crate::file::{Evidence, MAX_EVIDENCE_BYTES, Tee};
 use crate::reference_info::ReferenceInfo;
 use crate::token::Token;
@@ -173,6 +175,11 @@ fn of_json(text: &str) -> Result<AnyEvidence, NotRecognised> {
     }
     if let Some(token) = fields.get("token").and_then(Value::as_str) {
         return of_token(token);
+    }
+    if coco::is_likely(&fields) {
+        const WHAT: &str = "evidence of Confidential Containers on SEV-SNP";
+        let evidence = coco::parse(text).map_err(|error| broken(WHAT)(&error))?;
+        return Ok(AnyEvidence::Snp(Box::new(SnpBundle { form: WHAT, evidence })));
     }
     if let Some(bundle) = aci_bundle(&fields)? {
         return Ok(AnyEvidence::Snp(Box::new(bundle)));
