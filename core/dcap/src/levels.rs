@@ -52,9 +52,14 @@ impl PlatformStanding {
     }
 
     /// This standing with that of the quoting enclave, which counts for both: to launch a domain anew is no help against an old one.
+    /// As for Intel's library, one that is anything else than up to date is old; a revoked one stays so.
     pub(crate) fn with_quoting_enclave(self, qe: &Standing) -> Standing {
-        let current = self.current.map(|current| current.with_part(qe.status));
-        let launch = self.launch.with_part(qe.status, qe.date, &qe.advisories);
+        let status = match qe.status {
+            TcbStatus::UpToDate | TcbStatus::Revoked => qe.status,
+            _ => TcbStatus::OutOfDate,
+        };
+        let current = self.current.map(|current| current.with_part(status));
+        let launch = self.launch.with_part(status, qe.date, &qe.advisories);
         Standing { status: Self { launch: launch.clone(), current }.status(), ..launch }
     }
 }

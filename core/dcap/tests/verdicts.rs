@@ -60,6 +60,15 @@ fn the_level_reached_says_how_an_enclave_stands() {
     let levels = [(5, "ConfigurationNeeded")];
     assert_eq!(status(&platform, &old_qe, &levels), Ok((TcbStatus::OutOfDateConfigurationNeeded, ids(&[1, 3]))));
     let mut of_qe = identity("QE");
+    for (status, expected) in [
+        ("OutOfDateConfigurationNeeded", TcbStatus::OutOfDate),
+        ("ConfigurationNeeded", TcbStatus::OutOfDate),
+        ("UpToDate", TcbStatus::UpToDate),
+    ] {
+        of_qe["tcbLevels"][1]["tcbStatus"] = status.into();
+        let claims = judged(&platform, &old_qe, &tcb_info("SGX", &[(5, "UpToDate")]), &of_qe).unwrap();
+        assert_eq!(claims.tcb_status, expected, "{status}");
+    }
     of_qe["tcbLevels"][1]["tcbStatus"] = "Revoked".into();
     assert_eq!(judged(&platform, &old_qe, &tcb_info("SGX", &levels), &of_qe).unwrap_err(), "qe-revoked");
     let too_old = Said { qe_isv_svn: 1, ..enclave.clone() };
