@@ -8,6 +8,7 @@
     reason = "tests stop at the first surprise"
 )]
 
+mod dcap;
 #[path = "../../../core/evidence/tests/fixtures/mod.rs"]
 mod fixtures;
 #[path = "../../../core/emulated/tests/processor/mod.rs"]
