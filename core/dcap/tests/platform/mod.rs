@@ -160,6 +160,8 @@ pub(crate) struct Platform {
     pub(crate) components: [u8; 16],
     pub(crate) crl_until: &'static str,
     pub(crate) pck_until: &'static str,
+    /// What the quoting enclave hashes along with its key.
+    pub(crate) authentication: Vec<u8>,
 }
 
 /// What a quote says.
@@ -227,6 +229,8 @@ impl Platform {
             components: [5; 16],
             crl_until: "300101000000Z",
             pck_until: "300101000000Z",
+            // As many bytes as Intel's have.
+            authentication: (0..32).collect(),
         }
     }
 
@@ -287,18 +291,18 @@ impl Platform {
         }
         signed.extend(&said.body.1);
         let key = &self.attestation.point()[1..];
-        // As many bytes as Intel's quoting enclaves have.
-        let authentication: [u8; 32] = std::array::from_fn(|at| u8::try_from(at).unwrap());
+        let authentication = &self.authentication[..];
+        let length = u16::try_from(authentication.len()).unwrap();
         let mut report = vec![0; 384];
         report[16..20].copy_from_slice(&said.qe_misc_select);
         report[48] = said.qe_attributes;
         report[128..160].copy_from_slice(&QE_SIGNER);
         report[256] = 2;
         report[258..260].copy_from_slice(&said.qe_isv_svn.to_le_bytes());
-        let bound = digest::digest(&digest::SHA256, &[key, &authentication].concat());
+        let bound = digest::digest(&digest::SHA256, &[key, authentication].concat());
         report[320..352].copy_from_slice(bound.as_ref());
         let pem: String = self.chain().iter().map(|der| caveau_snp::pem::certificate(der)).collect();
-        let mut qe = [&report[..], &self.pck.sign(&report), &32_u16.to_le_bytes(), &authentication].concat();
+        let mut qe = [&report[..], &self.pck.sign(&report), &length.to_le_bytes(), authentication].concat();
         qe.extend(5_u16.to_le_bytes());
         qe.extend(u32::try_from(pem.len()).unwrap().to_le_bytes());
         qe.extend(pem.as_bytes());

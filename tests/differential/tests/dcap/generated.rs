@@ -26,6 +26,18 @@ const OURS_ALONE: Listed = &[
     ("td-attributes", "it takes bits 18 to 22 of TDATTRIBUTES, of whose meaning ours knows nothing"),
 ];
 
+/// What the other refuses, and ours accepts.
+const THEIRS_ALONE: Listed = &[
+    // "Intel TDX DCAP Quoting Library API", appendix A: TEE type 0 is SGX from version 4 on too.
+    ("SGX TEE quote must have version 3", "versions 4 and 5 are for quotes of SGX too"),
+    // "Intel SGX ECDSA Quote Library API", appendix A.4: the authentication data have a length of their own.
+    ("Invalid QE auth data length", "a quoting enclave may have other authentication data than 32 bytes"),
+    (
+        "missing field `sgxtcbcomponents`",
+        "TCB info of version 2 names each component, and platforms of SGX still have it",
+    ),
+];
+
 /// The statuses that Intel gives to levels of platforms.
 const STATUSES: [&str; 7] = [
     "UpToDate",
@@ -48,6 +60,7 @@ fn platforms() -> Vec<Platform> {
         with(|_| ()),
         with(|platform| platform.components = std::array::from_fn(|at| u8::try_from(3 + at % 4).unwrap())),
         with(|platform| platform.revoked = (vec![9], vec![8, 9])),
+        with(|platform| platform.authentication = vec![1, 2, 3]),
         with(|platform| platform.revoked.0 = vec![2]),
         with(|platform| platform.revoked.0 = vec![3]),
         with(|platform| platform.revoked.1 = vec![4]),
@@ -59,7 +72,8 @@ fn platforms() -> Vec<Platform> {
 /// What a quote says.
 fn said(dice: &mut Dice) -> Said {
     let mut said = if dice.once_in(3) {
-        enclave(if dice.once_in(10) { 0x07 } else { 0x05 })
+        let enclave = enclave(if dice.once_in(10) { 0x07 } else { 0x05 });
+        Said { version: if dice.once_in(12) { 4 } else { 3 }, ..enclave }
     } else {
         let versions = [[6, 1], [5, 1], [4, 1], [3, 1], [1, 1], [7, 1], [6, 3], [0, 0], [6, 0]];
         let usual = if dice.once_in(4) { versions.len() } else { 3 };
@@ -151,7 +165,19 @@ fn twist(info: &mut Value, of_qe: &mut Value, dice: &mut Dice) {
         21 => info["tcbEvaluationDataNumber"] = 1.into(),
         22 => info["new"] = json!({ "of": "tomorrow" }),
         23 => info["tdxModule"] = Value::Null,
+        24..=26 if info["id"] == "SGX" => flatten(info),
         _ => {}
+    }
+}
+
+/// TCB info as version 2 has it.
+fn flatten(info: &mut Value) {
+    info["version"] = 2.into();
+    for level in info["tcbLevels"].as_array_mut().unwrap() {
+        let components = level["tcb"].as_object_mut().unwrap().remove("sgxtcbcomponents").unwrap();
+        for (number, component) in (1..).zip(components.as_array().unwrap()) {
+            level["tcb"][format!("sgxtcbcomp{number:02}svn")] = component["svn"].clone();
+        }
     }
 }
 
@@ -181,7 +207,8 @@ fn generated_quotes() {
     let at: Timestamp = "2026-01-15".parse().unwrap();
     let platforms = platforms();
     let mut dice = Dice::new(0x7d);
-    let mut comparison = Comparison { ledger: Ledger::new(OURS_ALONE, &[]), ..Comparison::under_intel(&[], &[]) };
+    let mut comparison =
+        Comparison { ledger: Ledger::new(OURS_ALONE, THEIRS_ALONE), ..Comparison::under_intel(&[], &[]) };
     for round in 0..PIECES {
         let platform = if dice.once_in(6) { dice.one_of(&platforms) } else { &platforms[dice.below(3)] };
         let said = said(&mut dice);
