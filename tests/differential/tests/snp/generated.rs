@@ -200,10 +200,11 @@ enum Twist {
     UnsignedReserved,
     RHigh,
     SHigh,
+    EdgeOfRange,
     ChangedAfterSigning,
 }
 
-const TWISTS: [Twist; 24] = [
+const TWISTS: [Twist; 25] = [
     Twist::HostAsked,
     Twist::UnknownVmpl,
     Twist::OldVersion,
@@ -227,6 +228,7 @@ const TWISTS: [Twist; 24] = [
     Twist::UnsignedReserved,
     Twist::RHigh,
     Twist::SHigh,
+    Twist::EdgeOfRange,
     Twist::ChangedAfterSigning,
 ];
 
@@ -340,8 +342,28 @@ fn twist_signed(report: &mut [u8], twist: Twist, dice: &mut Dice) {
         Twist::UnsignedReserved => report[0x330 + dice.below(0x170)] = dice.byte().max(1),
         Twist::RHigh => report[0x2d0 + dice.below(24)] = dice.byte().max(1),
         Twist::SHigh => report[0x318 + dice.below(24)] = dice.byte().max(1),
+        Twist::EdgeOfRange => {
+            let at = *dice.one_of(&[0x2a0, 0x2e8]);
+            report[at..at + 48].copy_from_slice(&edge(dice));
+        }
         Twist::ChangedAfterSigning => report[dice.below(0x330)] ^= 1 << dice.below(8),
         _ => {}
+    }
+}
+
+/// A number at an edge of P-384's range, little-endian: 0, 1, n - 1, n, n + 1, all ones.
+fn edge(dice: &mut Dice) -> Vec<u8> {
+    const ORDER: &str =
+        "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973";
+    let mut order = hex::decode(ORDER).unwrap();
+    order.reverse();
+    let at_order = |difference: u8| [&[order[0] - 1 + difference], &order[1..]].concat();
+    match dice.below(6) {
+        small @ (0 | 1) => [&[u8::try_from(small).unwrap()][..], &[0; 47]].concat(),
+        2 => at_order(0),
+        3 => at_order(1),
+        4 => at_order(2),
+        _ => vec![0xff; 48],
     }
 }
 
