@@ -13,7 +13,6 @@ use caveau_snp::appraise::APPRAISAL;
 use caveau_snp::certificate::Certificate;
 use caveau_snp::check::{Check, first_failure};
 use caveau_snp::crl::Crl;
-use serde_json::Value;
 
 fn at(date: &str) -> Timestamp {
     date.parse::<Timestamp>().unwrap().plus_seconds(12 * 3600)

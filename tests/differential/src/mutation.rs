@@ -108,7 +108,9 @@ mod tests {
         let mut dice = Dice::new(2);
         for length in 0..3 {
             for other in [&[][..], &[1], &[1, 2, 3, 4]] {
-                (0..200).for_each(|_| drop(mutate(&mut vec![0; length], other, &mut dice)));
+                for _ in 0..200 {
+                    mutate(&mut vec![0; length], other, &mut dice);
+                }
             }
         }
     }

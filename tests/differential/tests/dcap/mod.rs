@@ -44,10 +44,8 @@ impl Comparison {
         checks.extend(claims.iter().flat_map(|claims| appraise(claims, &any_status(), Profile::Baseline)));
         let ours = checks.into_iter().filter_map(|check| check.code).collect();
         let both = self.ledger.enter(name, &Verdicts { ours, theirs: theirs.as_ref().err().cloned() });
-        if both {
-            if let Some(reason) = agreement::compare(&mut self.ledger, name, &claims.unwrap(), &theirs.unwrap()) {
-                *self.worse.entry(reason).or_default() += 1;
-            }
+        if both && let Some(reason) = agreement::compare(&mut self.ledger, name, &claims.unwrap(), &theirs.unwrap()) {
+            *self.worse.entry(reason).or_default() += 1;
         }
     }
 
