@@ -16,7 +16,7 @@ use crate::chain::{self, Authority, Role, SIGNER_NAME};
 use crate::claims::{Claims, CollateralClaims, PlatformClaims, QeClaims};
 use crate::collateral::{Collateral, Signed};
 use crate::identity::QeIdentity;
-use crate::levels::{self, Standing};
+use crate::levels::{self, PlatformStanding, Standing};
 use crate::pck::PckExtensions;
 use crate::quote::{Quote, TeeType};
 use crate::status::TcbStatus;
@@ -364,6 +364,10 @@ impl<'a> Examiner<'a> {
                 "qe-level-none",
                 format!("the quoting enclave's SVN {} reaches no level of QE identity", report.isv_svn),
             )),
+            (None, Some(level)) if level.status == TcbStatus::Revoked => Err(Refusal::new(
+                "qe-revoked",
+                format!("the quoting enclave's SVN {} is revoked: its quotes are not to be believed", report.isv_svn),
+            )),
             (None, Some(level)) => Ok((
                 format!("the quoting enclave is Intel's: SVN {}, {}", report.isv_svn, level.status),
                 Standing { status: level.status, date: level.date, advisories: level.advisories.clone() },
@@ -373,7 +377,7 @@ impl<'a> Examiner<'a> {
     }
 
     /// Whether the collateral is about this platform, its TDX module, and the level it has reached.
-    fn standing(&mut self, info: Option<&TcbInfo>, pck: Option<&PckExtensions>) -> Option<Standing> {
+    fn standing(&mut self, info: Option<&TcbInfo>, pck: Option<&PckExtensions>) -> Option<PlatformStanding> {
         let (Some(info), Some(pck)) = (info, pck) else {
             for _ in 0..3 {
                 self.checks.skip("there is no TCB info, or no certificate of the platform's key");
@@ -394,13 +398,14 @@ impl<'a> Examiner<'a> {
             None => self.checks.not_applicable("an enclave has no TDX module"),
         }
         let judged = levels::platform(info, pck, td).and_then(|standing| {
-            if standing.status == TcbStatus::Revoked {
+            let status = standing.status();
+            if status == TcbStatus::Revoked {
                 return Err(Refusal::new(
                     "tcb-revoked",
                     "the platform's TCB is revoked: its keys are not to be believed",
                 ));
             }
-            Ok((format!("the platform's TCB is {}, as of {}", standing.status, standing.date), standing))
+            Ok((format!("the platform's TCB is {status}, as of {}", standing.date()), standing))
         });
         self.checks.add(judged)
     }
@@ -411,7 +416,7 @@ impl<'a> Examiner<'a> {
         identity: &QeIdentity,
         extensions: PckExtensions,
         qe: Standing,
-        platform: Standing,
+        platform: PlatformStanding,
     ) -> Claims {
         let of_qe = QeClaims {
             mr_enclave: self.quote.qe_report.mr_enclave,
@@ -419,8 +424,8 @@ impl<'a> Examiner<'a> {
             isv_svn: self.quote.qe_report.isv_svn,
             status: qe.status,
         };
-        let platform_status = platform.status;
-        let merged = platform.with_part(qe.status, qe.date, &qe.advisories);
+        let platform_status = platform.status();
+        let merged = platform.with_quoting_enclave(&qe);
         let (leaf, _) = self.certificates.pck();
         let ends = [
             Some(info.next_update),

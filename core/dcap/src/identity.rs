@@ -20,7 +20,7 @@ pub struct QeIdentity {
     pub next_update: Timestamp,
     /// Which set of rules it is: higher ones are newer.
     pub evaluation_number: u32,
-    /// MISCSELECT, and which bits of it count; big-endian, as Intel writes it.
+    /// MISCSELECT, and which bits of it count: bytes as they stand in memory.
     pub misc_select: (Hex<4>, Hex<4>),
     /// ATTRIBUTES, and which bits of it count.
     pub attributes: (Hex<16>, Hex<16>),
@@ -91,6 +91,10 @@ impl QeIdentity {
                 return Err(format!("it is of {id:?} in version {version}, expected QE or TD_QE in version 2"));
             }
         };
+        let odd = file.tcb_levels.iter().find(|level| !level.tcb_status.is_of_quoting_enclave());
+        if let Some(odd) = odd {
+            return Err(format!("a level of it is {}, which no quoting enclave is", odd.tcb_status));
+        }
         let level = |level: FileLevel| QeLevel {
             isv_svn: level.tcb.isvsvn,
             date: level.tcb_date.0,
@@ -119,11 +123,9 @@ impl QeIdentity {
         if report.isv_prod_id != self.isv_prod_id {
             return Some(format!("ISVPRODID is {}, expected {}", report.isv_prod_id, self.isv_prod_id));
         }
-        // Intel writes the number; the report has its bytes from the least on.
-        let Hex(mut misc_select) = report.misc_select;
-        misc_select.reverse();
-        if !equal_under(&misc_select, &self.misc_select.0.0, &self.misc_select.1.0) {
-            return Some(format!("MISCSELECT is {}, expected {}", Hex(misc_select), self.misc_select.0));
+        // Like ATTRIBUTES, the text has the bytes as they stand in memory, from the least on.
+        if !equal_under(&report.misc_select.0, &self.misc_select.0.0, &self.misc_select.1.0) {
+            return Some(format!("MISCSELECT is {}, expected {}", report.misc_select, self.misc_select.0));
         }
         if !equal_under(&report.attributes.0, &self.attributes.0.0, &self.attributes.1.0) {
             return Some(format!("ATTRIBUTES are {}, expected {}", report.attributes, self.attributes.0));

@@ -32,13 +32,48 @@ impl Standing {
     }
 }
 
-/// The platform's standing without its quoting enclave: at the domain's launch and now, where those differ.
-pub(crate) fn platform(info: &TcbInfo, pck: &PckExtensions, td: Option<&TdReport>) -> Result<Standing, Refusal> {
-    let Some(td) = td else { return of_svns(info, pck, None) };
-    let launch = of_svns(info, pck, Some(&td.tee_tcb_svn.0))?;
-    let Some(td15) = &td.td15 else { return Ok(launch) };
-    let current = of_svns(info, pck, Some(&td15.tee_tcb_svn2.0))?;
-    Ok(Standing { status: launch.status.with_current(current.status), ..launch })
+/// How a platform stands without its quoting enclave: at the domain's launch, and by the TDX module that runs now, where a report
+/// tells of both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PlatformStanding {
+    launch: Standing,
+    current: Option<TcbStatus>,
+}
+
+impl PlatformStanding {
+    /// Both in one.
+    pub(crate) fn status(&self) -> TcbStatus {
+        self.current.map_or(self.launch.status, |current| self.launch.status.with_current(current))
+    }
+
+    /// The date of the launch's level.
+    pub(crate) const fn date(&self) -> Timestamp {
+        self.launch.date
+    }
+
+    /// This standing with that of the quoting enclave, which counts for both: to launch a domain anew is no help against an old one.
+    /// As for Intel's library, one that is anything else than up to date is old; a revoked one stays so.
+    pub(crate) fn with_quoting_enclave(self, qe: &Standing) -> Standing {
+        let status = match qe.status {
+            TcbStatus::UpToDate | TcbStatus::Revoked => qe.status,
+            _ => TcbStatus::OutOfDate,
+        };
+        let current = self.current.map(|current| current.with_part(status));
+        let launch = self.launch.with_part(status, qe.date, &qe.advisories);
+        Standing { status: Self { launch: launch.clone(), current }.status(), ..launch }
+    }
+}
+
+/// The platform's standing.
+pub(crate) fn platform(
+    info: &TcbInfo,
+    pck: &PckExtensions,
+    td: Option<&TdReport>,
+) -> Result<PlatformStanding, Refusal> {
+    let launch = of_svns(info, pck, td.map(|td| &td.tee_tcb_svn.0))?;
+    let td15 = td.and_then(|td| td.td15.as_ref());
+    let current = td15.map(|td15| of_svns(info, pck, Some(&td15.tee_tcb_svn2.0))).transpose()?;
+    Ok(PlatformStanding { launch, current: current.map(|current| current.status) })
 }
 
 /// The standing by these SVNs of TDX: the platform's level, with that of the TDX module of its version.

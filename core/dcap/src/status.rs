@@ -67,6 +67,24 @@ impl TcbStatus {
         }
     }
 
+    /// Whether TCB info may say it of a level: that a domain should be launched anew follows from two levels.
+    #[must_use]
+    pub(crate) const fn is_of_platform(self) -> bool {
+        !matches!(self, Self::TdRelaunchAdvised | Self::TdRelaunchAdvisedConfigurationNeeded)
+    }
+
+    /// Whether TCB info may say it of a TDX module.
+    #[must_use]
+    pub(crate) const fn is_of_module(self) -> bool {
+        matches!(self, Self::UpToDate | Self::OutOfDate | Self::Revoked)
+    }
+
+    /// Whether a QE identity may say it.
+    #[must_use]
+    pub(crate) const fn is_of_quoting_enclave(self) -> bool {
+        self.is_of_module() || matches!(self, Self::ConfigurationNeeded | Self::OutOfDateConfigurationNeeded)
+    }
+
     /// This status of a platform, with that of a part of it (the quoting enclave, the TDX module): only a part that is out of
     /// date or revoked makes it worse.
     #[must_use]

@@ -211,6 +211,12 @@ impl TcbInfo {
         if file.tcb_levels.len() > MAX_LEVELS || file.tdx_module_identities.len() > MAX_LEVELS {
             return Err(format!("it has more than {MAX_LEVELS} levels"));
         }
+        let of_platform = file.tcb_levels.iter().map(|level| (level.tcb_status, level.tcb_status.is_of_platform()));
+        let modules = file.tdx_module_identities.iter().flat_map(|identity| &identity.tcb_levels);
+        let of_module = modules.map(|level| (level.tcb_status, level.tcb_status.is_of_module()));
+        if let Some((odd, _)) = of_platform.chain(of_module).find(|(_, fits)| !fits) {
+            return Err(format!("a level of it is {odd}, which no platform or module of its kind is"));
+        }
         let levels = file.tcb_levels.into_iter().map(|level| level.read(tee_type)).collect::<Result<_, _>>()?;
         Ok(Self {
             tee_type,
@@ -332,8 +338,11 @@ mod tests {
             let error = parse(&value).unwrap_err();
             assert!(error.contains(said), "{error}");
         }
-        let mut unknown = info(3, Some("SGX"), good);
-        unknown["tcbLevels"][0]["tcbStatus"] = "Fine".into();
-        assert!(parse(&unknown).unwrap_err().contains("Fine"));
+        // What follows from two statuses is in no statement.
+        for status in ["Fine", "TDRelaunchAdvised", "TDRelaunchAdvisedConfigurationNeeded"] {
+            let mut unknown = info(3, Some("SGX"), good.clone());
+            unknown["tcbLevels"][0]["tcbStatus"] = status.into();
+            assert!(parse(&unknown).unwrap_err().contains(status));
+        }
     }
 }

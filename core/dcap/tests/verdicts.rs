@@ -59,8 +59,28 @@ fn the_level_reached_says_how_an_enclave_stands() {
     assert_eq!(status(&platform, &old_qe, &[(5, "UpToDate")]), Ok((TcbStatus::OutOfDate, ids(&[3]))));
     let levels = [(5, "ConfigurationNeeded")];
     assert_eq!(status(&platform, &old_qe, &levels), Ok((TcbStatus::OutOfDateConfigurationNeeded, ids(&[1, 3]))));
+    let mut of_qe = identity("QE");
+    for (status, expected) in [
+        ("OutOfDateConfigurationNeeded", TcbStatus::OutOfDate),
+        ("ConfigurationNeeded", TcbStatus::OutOfDate),
+        ("UpToDate", TcbStatus::UpToDate),
+    ] {
+        of_qe["tcbLevels"][1]["tcbStatus"] = status.into();
+        let claims = judged(&platform, &old_qe, &tcb_info("SGX", &[(5, "UpToDate")]), &of_qe).unwrap();
+        assert_eq!(claims.tcb_status, expected, "{status}");
+    }
+    of_qe["tcbLevels"][1]["tcbStatus"] = "Revoked".into();
+    assert_eq!(judged(&platform, &old_qe, &tcb_info("SGX", &levels), &of_qe).unwrap_err(), "qe-revoked");
     let too_old = Said { qe_isv_svn: 1, ..enclave.clone() };
     assert_eq!(status(&platform, &too_old, &levels), Err("qe-level-none".to_owned()));
+    // MISCSELECT is written byte by byte, from the least on.
+    let exinfo = Said { qe_misc_select: [1, 0, 0, 0], ..enclave.clone() };
+    for (miscselect, expected) in [("01000000", None), ("00000001", Some("qe-identity-mismatch"))] {
+        let mut of_qe = identity("QE");
+        of_qe["miscselect"] = miscselect.into();
+        let found = judged(&platform, &exinfo, &tcb_info("SGX", &[(5, "UpToDate")]), &of_qe);
+        assert_eq!(found.err().as_deref(), expected, "{miscselect}");
+    }
     let debug_qe = Said { qe_attributes: 0x13, ..enclave };
     assert_eq!(status(&platform, &debug_qe, &levels), Err("qe-identity-mismatch".to_owned()));
 }
@@ -82,6 +102,9 @@ fn the_module_says_how_a_trust_domain_stands() {
     ] {
         assert_eq!(status(&platform, &td15(launch, now), &levels), expected, "{launch:?} {now:?}");
     }
+    // Against an old quoting enclave it is no help to launch the domain anew.
+    let old_qe = Said { qe_isv_svn: 3, ..td15([5, 1], [6, 1]) };
+    assert_eq!(status(&platform, &old_qe, &levels), Ok((TcbStatus::OutOfDate, ids(&[2, 3]))));
     // Without a version the first two SVNs are the levels' own; the third always is.
     let mut low = td15([6, 1], [6, 1]);
     low.body.1[2] = 4;
@@ -140,7 +163,7 @@ fn statements_must_be_signed_in_force_and_of_this_platform() {
     };
     assert_eq!(with(&|_, _| ()), Ok(17));
     type Change<'a> = &'a dyn Fn(&mut Value, &mut Value);
-    let cases: [(Change<'_>, &str); 8] = [
+    let cases: [(Change<'_>, &str); 10] = [
         (&|info, _| info["nextUpdate"] = "2026-01-14T00:00:00Z".into(), "tcb-info-expired"),
         (&|info, _| info["issueDate"] = "2026-01-16T00:00:00Z".into(), "tcb-info-not-yet-valid"),
         (&|_, of_qe| of_qe["nextUpdate"] = "2026-01-14T00:00:00Z".into(), "qe-identity-expired"),
@@ -148,6 +171,8 @@ fn statements_must_be_signed_in_force_and_of_this_platform() {
         (&|info, _| info["pceId"] = "0001".into(), "pceid-mismatch"),
         (&|_, of_qe| of_qe["id"] = "TD_QE".into(), "qe-identity-kind"),
         (&|_, of_qe| of_qe["mrsigner"] = "00".repeat(32).into(), "qe-identity-mismatch"),
+        (&|_, of_qe| of_qe["miscselect"] = "01000000".into(), "qe-identity-mismatch"),
+        (&|_, of_qe| of_qe["tcbLevels"][0]["tcbStatus"] = "SWHardeningNeeded".into(), "collateral-malformed"),
         (&|info, _| info["version"] = 4.into(), "collateral-malformed"),
     ];
     for (change, code) in cases {

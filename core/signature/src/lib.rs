@@ -82,9 +82,9 @@ pub enum Scheme {
 
 /// Verifies signatures.
 ///
-/// What a verifier must hold to: a key that does not go with the scheme, a point that is not on its curve, an RSA modulus of less
-/// than 2,048 or more than 8,192 bits, numbers r and s outside of 1 to n - 1, and DER in another than its one form are `false`.
-/// [`Scheme::EcdsaFixed`] needs to be known for P-256 with SHA-256 and P-384 with SHA-384 alone.
+/// What a verifier must hold to: a key that does not go with the scheme, a point in another form or not on its curve, an RSA
+/// modulus of less than 2,048 or more than 8,192 bits, numbers r and s outside of 1 to n - 1, and DER in another than its one form
+/// are `false`. [`Scheme::EcdsaFixed`] needs to be known for P-256 with SHA-256 and P-384 with SHA-384 alone.
 pub trait Verifier: Sync {
     /// Whether the holder of `key` made `signature` over `message` in this scheme.
     fn verifies(&self, scheme: Scheme, key: &Key<'_>, message: &[u8], signature: &[u8]) -> bool;

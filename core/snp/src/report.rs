@@ -455,9 +455,38 @@ mod tests {
             bad[0x48] = value;
             assert_eq!(Report::parse(&bad).unwrap_err().code(), code);
         }
-        let mut too_large = good;
-        set_signature(&mut too_large, &Signature { r: P384_ORDER, s: [1; 48] });
-        assert_eq!(Report::parse(&too_large), Err(ReportError::SignatureRange));
+    }
+
+    #[test]
+    fn numbers_of_a_signature_are_above_zero_and_below_the_order() {
+        let number = |last: u8| {
+            let mut number = [0; 48];
+            number[47] = last;
+            number
+        };
+        let beside_order = |difference: i8| {
+            let mut number = P384_ORDER;
+            number[47] = number[47].checked_add_signed(difference).unwrap();
+            number
+        };
+        for (edge, is_one) in [
+            (number(0), false),
+            (number(1), true),
+            (beside_order(-1), true),
+            (beside_order(0), false),
+            (beside_order(1), false),
+            ([0xff; 48], false),
+        ] {
+            for signature in [Signature { r: edge, s: [1; 48] }, Signature { r: [1; 48], s: edge }] {
+                let mut report = signed(&ReportFields::empty());
+                set_signature(&mut report, &signature);
+                let parsed = Report::parse(&report);
+                assert_eq!(
+                    parsed.as_ref().map(Report::signature),
+                    if is_one { Ok(&signature) } else { Err(&ReportError::SignatureRange) }
+                );
+            }
+        }
     }
 
     proptest! {

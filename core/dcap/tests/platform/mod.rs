@@ -160,6 +160,8 @@ pub(crate) struct Platform {
     pub(crate) components: [u8; 16],
     pub(crate) crl_until: &'static str,
     pub(crate) pck_until: &'static str,
+    /// What the quoting enclave hashes along with its key.
+    pub(crate) authentication: Vec<u8>,
 }
 
 /// What a quote says.
@@ -171,6 +173,8 @@ pub(crate) struct Said {
     pub(crate) body: (u16, Vec<u8>),
     pub(crate) qe_isv_svn: u16,
     pub(crate) qe_attributes: u8,
+    /// MISCSELECT as it stands in memory.
+    pub(crate) qe_misc_select: [u8; 4],
 }
 
 /// The body of a trust domain of TDX 1.5, whose module is of this version and SVN at launch and now.
@@ -183,7 +187,7 @@ pub(crate) fn td15(launch: [u8; 2], now: [u8; 2]) -> Said {
     body[520..584].fill(0xcd);
     body[584..586].copy_from_slice(&now);
     body[586] = 6;
-    Said { version: 5, tdx: true, body: (3, body), qe_isv_svn: 4, qe_attributes: 0x11 }
+    Said { version: 5, tdx: true, body: (3, body), qe_isv_svn: 4, qe_attributes: 0x11, qe_misc_select: [0; 4] }
 }
 
 /// The report of an enclave.
@@ -193,7 +197,7 @@ pub(crate) fn enclave(attributes: u8) -> Said {
     body[64..96].fill(0xab);
     body[128..160].fill(0xef);
     body[258] = 3;
-    Said { version: 3, tdx: false, body: (1, body), qe_isv_svn: 4, qe_attributes: 0x11 }
+    Said { version: 3, tdx: false, body: (1, body), qe_isv_svn: 4, qe_attributes: 0x11, qe_misc_select: [0; 4] }
 }
 
 impl Authority for Platform {
@@ -225,6 +229,8 @@ impl Platform {
             components: [5; 16],
             crl_until: "300101000000Z",
             pck_until: "300101000000Z",
+            // As many bytes as Intel's have.
+            authentication: (0..32).collect(),
         }
     }
 
@@ -285,16 +291,18 @@ impl Platform {
         }
         signed.extend(&said.body.1);
         let key = &self.attestation.point()[1..];
-        let authentication = [1, 2, 3];
+        let authentication = &self.authentication[..];
+        let length = u16::try_from(authentication.len()).unwrap();
         let mut report = vec![0; 384];
+        report[16..20].copy_from_slice(&said.qe_misc_select);
         report[48] = said.qe_attributes;
         report[128..160].copy_from_slice(&QE_SIGNER);
         report[256] = 2;
         report[258..260].copy_from_slice(&said.qe_isv_svn.to_le_bytes());
-        let bound = digest::digest(&digest::SHA256, &[key, &authentication].concat());
+        let bound = digest::digest(&digest::SHA256, &[key, authentication].concat());
         report[320..352].copy_from_slice(bound.as_ref());
         let pem: String = self.chain().iter().map(|der| caveau_snp::pem::certificate(der)).collect();
-        let mut qe = [&report[..], &self.pck.sign(&report), &3_u16.to_le_bytes(), &authentication].concat();
+        let mut qe = [&report[..], &self.pck.sign(&report), &length.to_le_bytes(), authentication].concat();
         qe.extend(5_u16.to_le_bytes());
         qe.extend(u32::try_from(pem.len()).unwrap().to_le_bytes());
         qe.extend(pem.as_bytes());

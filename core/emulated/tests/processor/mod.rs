@@ -12,7 +12,7 @@ use caveau_snp::build::{
     CertificateSpec, CrlSpec, Role, VekIdentity, VekSpec, assemble, certificate_tbs, crl_tbs, p384_spki, rsa_spki,
 };
 use caveau_snp::product::{Fms, Product, ProductLine};
-use caveau_snp::report::{ReportFields, SIGNED_BYTES, Signature, SigningKey, set_signature};
+use caveau_snp::report::{REPORT_BYTES, ReportFields, SIGNED_BYTES, Signature, SigningKey, set_signature};
 use caveau_snp::software::{CHIP_PREFIX, root_id};
 use caveau_snp::tcb::Tcb;
 
@@ -180,7 +180,11 @@ impl Installation {
     }
 
     pub(crate) fn report(&self, persona: &Persona) -> Vec<u8> {
-        let mut report = persona.fields.to_unsigned();
+        self.signed(persona.fields.to_unsigned())
+    }
+
+    /// A report of any content, signed by the endorsement key.
+    pub(crate) fn signed(&self, mut report: [u8; REPORT_BYTES]) -> Vec<u8> {
         let signature = self.vek.sign(&SystemRandom::new(), &report[..SIGNED_BYTES]).unwrap();
         let (r, s) = signature.as_ref().split_at(48);
         set_signature(&mut report, &Signature { r: r.try_into().unwrap(), s: s.try_into().unwrap() });
