@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 const TICKS: f64 = 100.0;
 
 /// How long a side does something short before it is the other's turn.
-const TURN: Duration = Duration::from_millis(300);
+pub(super) const TURN: Duration = Duration::from_millis(300);
 
 /// What one run took.
 #[derive(Clone, Copy, Debug, Default)]

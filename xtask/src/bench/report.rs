@@ -140,7 +140,11 @@ pub(super) fn line(samples: &[Sample]) -> String {
 
 /// A time with three digits that mean something.
 fn seconds(time: f64) -> String {
-    if time < 0.001 { format!("{:.1} µs", time * 1e6) } else { format!("{time:.3} s") }
+    match time {
+        _ if time < 0.001 => format!("{:.1} µs", time * 1e6),
+        _ if time < 0.1 => format!("{:.2} ms", time * 1e3),
+        _ => format!("{time:.3} s"),
+    }
 }
 
 impl fmt::Display for Report {

@@ -1,6 +1,7 @@
 //! Verifying evidence, against one check of a P-384 signature by the library that is used for it, and against another verifier.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
@@ -9,12 +10,18 @@ use caveau_signature::forget;
 
 use super::{
     Bed,
-    measure::{Pairs, median_wall, repeated},
+    measure::{Pairs, Sample, TURN, median_wall, repeated, timed},
     report::Report,
 };
+use crate::process::{command, run};
 
-/// The evidence: a Milan processor's report of version 3.
-const REPORT: &str = "snp/reports/milan-v3-aci";
+/// The evidence: a Milan processor's report of version 3, and its certificates from endorsement key to root.
+const FILES: [&str; 4] = [
+    "attestation/snp/reports/milan-v3-aci/report.bin",
+    "attestation/snp/reports/milan-v3-aci/vcek.der",
+    "attestation/snp/roots/milan-ask.der",
+    "attestation/snp/roots/milan-ark.der",
+];
 
 /// A time at which its certificates are valid.
 const TIME: &str = "2026-11-23T12:00:00Z";
@@ -75,11 +82,41 @@ pub(super) fn bench(bed: &Bed<'_>) -> Result<Report> {
         "the chain verified anew each time, against the same signature",
         &Pairs::take(bed.pairs, whole, limit)?,
     );
+    let peer = Peer::build(bed, &fixtures)?;
+    report.compared("the chain verified anew, against `sev`", &Pairs::take(bed.pairs, whole, || peer.run(false))?);
+    let again = Pairs::take(bed.pairs, || repeated(verify_once), || peer.run(true))?;
+    report.compared("a report whose chain came before, against `sev`", &again);
     let rate = 1.0 / median_wall(&cached.ours);
     report.pairs(cached);
     report.bar(format!("at most {MOST_TIMES} times the signature alone"), format!("{times:.3}"), times <= MOST_TIMES);
     report.fact("verifications a second on one thread", format!("{rate:.0}"));
     Ok(report)
+}
+
+/// The crate `sev`, in a program of its own that takes its own time.
+struct Peer {
+    program: PathBuf,
+    files: [PathBuf; 4],
+}
+
+impl Peer {
+    /// Builds it, for the same evidence.
+    fn build(bed: &Bed<'_>, fixtures: &Path) -> Result<Self> {
+        let build =
+            ["build", "--quiet", "--locked", "--release", "-p", "caveau-differential", "--example", "sev_verify"];
+        run(&mut command(bed.root, "cargo", build)).context("failed to build the other verifier")?;
+        let program = bed.caveau.with_file_name("examples").join("sev_verify");
+        Ok(Self { program, files: FILES.map(|name| fixtures.join(name)) })
+    }
+
+    /// What one verification took.
+    fn run(&self, chain_cached: bool) -> Result<Sample> {
+        let mut verify = Command::new(&self.program);
+        verify.args(chain_cached.then_some("--chain-cached")).args(&self.files).arg(TURN.as_millis().to_string());
+        let (_, said) = timed(&mut verify)?;
+        let wall = said.trim().parse().with_context(|| format!("the other verifier said {said:?}"))?;
+        Ok(Sample { wall, ..Sample::default() })
+    }
 }
 
 /// The folder of recorded data.
@@ -89,17 +126,12 @@ pub(super) fn fixtures(root: &Path) -> PathBuf {
 
 /// The fixture's evidence.
 fn evidence(fixtures: &Path) -> Result<Evidence> {
-    let folder = fixtures.join("attestation");
     let read = |name: &str| {
-        let path = folder.join(name);
+        let path = fixtures.join(name);
         std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))
     };
-    let certificates = Certificates {
-        vek: Some(read(&format!("{REPORT}/vcek.der"))?),
-        intermediate: Some(read("snp/roots/milan-ask.der")?),
-        root: Some(read("snp/roots/milan-ark.der")?),
-        crl: None,
-    };
-    let report = read(&format!("{REPORT}/report.bin"))?;
-    Ok(Evidence::new(Tee::Snp, report, certificates))
+    let [report, vek, intermediate, root] = FILES.map(read);
+    let certificates =
+        Certificates { vek: Some(vek?), intermediate: Some(intermediate?), root: Some(root?), crl: None };
+    Ok(Evidence::new(Tee::Snp, report?, certificates))
 }
