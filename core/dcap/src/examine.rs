@@ -400,10 +400,8 @@ impl<'a> Examiner<'a> {
         let judged = levels::platform(info, pck, td).and_then(|standing| {
             let status = standing.status();
             if status == TcbStatus::Revoked {
-                return Err(Refusal::new(
-                    "tcb-revoked",
-                    "the platform's TCB is revoked: its keys are not to be believed",
-                ));
+                let sentence = "the platform's TCB is revoked: its keys are not to be believed";
+                return Err(Refusal::new("tcb-revoked", sentence));
             }
             Ok((format!("the platform's TCB is {status}, as of {}", standing.date()), standing))
         });

@@ -459,32 +459,18 @@ mod tests {
 
     #[test]
     fn numbers_of_a_signature_are_above_zero_and_below_the_order() {
-        let number = |last: u8| {
-            let mut number = [0; 48];
+        let with_last = |mut number: [u8; 48], last: u8| {
             number[47] = last;
             number
         };
-        let beside_order = |difference: i8| {
-            let mut number = P384_ORDER;
-            number[47] = number[47].checked_add_signed(difference).unwrap();
-            number
-        };
-        for (edge, is_one) in [
-            (number(0), false),
-            (number(1), true),
-            (beside_order(-1), true),
-            (beside_order(0), false),
-            (beside_order(1), false),
-            ([0xff; 48], false),
-        ] {
+        let beside_order = [0x72, 0x74].map(|last| with_last(P384_ORDER, last));
+        let edges = [with_last([0; 48], 1), beside_order[0], [0; 48], P384_ORDER, beside_order[1], [0xff; 48]];
+        for (edge, is_one) in edges.into_iter().zip([true, true, false, false, false, false]) {
             for signature in [Signature { r: edge, s: [1; 48] }, Signature { r: [1; 48], s: edge }] {
                 let mut report = signed(&ReportFields::empty());
                 set_signature(&mut report, &signature);
-                let parsed = Report::parse(&report);
-                assert_eq!(
-                    parsed.as_ref().map(Report::signature),
-                    if is_one { Ok(&signature) } else { Err(&ReportError::SignatureRange) }
-                );
+                let expected = if is_one { Ok(signature) } else { Err(ReportError::SignatureRange) };
+                assert_eq!(Report::parse(&report).map(|report| *report.signature()), expected);
             }
         }
     }

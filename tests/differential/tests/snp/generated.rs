@@ -18,7 +18,7 @@ use super::Comparison;
 use super::peer::Pieces;
 use crate::processor::{ONE, Persona, amd_extension, content, edit_extensions, elements, is_amd_extension, now, wrap};
 
-const PIECES: usize = 3000;
+const PIECES: usize = 2500;
 
 /// What ours refuses of generated evidence by checks that the other does not make.
 const OURS_ALONE: Listed = &[
