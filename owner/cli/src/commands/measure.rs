@@ -1,10 +1,13 @@
 //! `caveau measure`: the launch digest, predicted from the parts; and reference values of a whole group.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
-use caveau_guest_image::{GroupValues, GuestFolder, Manifest, Prediction, Tee};
-use caveau_measure::{Firmware, GuestFeatures, KernelHashes, LaunchSpec, Vmm, launch_digest};
+use caveau_guest_image::{GroupValues, GuestFolder, Manifest, Prediction, Tee, TeeFiles};
+use caveau_measure::{Firmware, GuestFeatures, KernelHashes, LaunchSpec, Sha256Digest, Vmm, launch_digest, sha256};
 use caveau_policy::{Policy, PolicyDigest};
 
 use crate::{args, commands::policy_tools, exit::Outcome, files, tee, ui};
@@ -34,12 +37,11 @@ pub(crate) fn run(command: &args::Measure, json: bool, quiet: bool) -> Result<Ou
     let complete = command.kernel.is_some() && command.initrd.is_some() && command.append.is_some();
     let complete = complete && command.firmware.is_some();
     let folder = if complete { None } else { Some(GuestFolder::open(&command.guest.path()?)?.tee(tee)?) };
-    let part =
-        |given: &Option<std::path::PathBuf>, own: fn(&caveau_guest_image::TeeFiles) -> &Path| match (given, &folder) {
-            (Some(path), _) => read(path),
-            (None, Some(files)) => read(own(files)),
-            (None, None) => bail!("a part is missing"),
-        };
+    let part = |given: &Option<PathBuf>, own: fn(&TeeFiles) -> &Path| match (given, &folder) {
+        (Some(path), _) => digest(path),
+        (None, Some(files)) => digest(own(files)),
+        (None, None) => bail!("a part is missing"),
+    };
     let kernel = part(&command.kernel, |files| &files.kernel)?;
     let initrd = part(&command.initrd, |files| &files.initrd)?;
     let cmdline = match (&command.append, &folder) {
@@ -56,7 +58,7 @@ pub(crate) fn run(command: &args::Measure, json: bool, quiet: bool) -> Result<Ou
             Tee::Snp => Firmware::Ovmf(first),
             Tee::EmulatedSnp => Firmware::Direct { bios: first, option_roms: &roms },
         },
-        kernel: Some(KernelHashes::from_bytes(&kernel, Some(&initrd), &cmdline)),
+        kernel: Some(KernelHashes::new(kernel, Some(initrd), &cmdline)),
         vcpus: command.cpus,
         vcpu_type: cpu_type,
         guest_features: GuestFeatures(features(&command.guest_features)?),
@@ -111,19 +113,13 @@ fn say(values: &Manifest, quiet: bool) {
 }
 
 /// Names and bytes of what runs before the kernel.
-fn firmware(
-    command: &args::Measure,
-    tee: Tee,
-    folder: Option<&caveau_guest_image::TeeFiles>,
-) -> Result<Vec<(String, Vec<u8>)>> {
+fn firmware(command: &args::Measure, tee: Tee, folder: Option<&TeeFiles>) -> Result<Vec<(String, Vec<u8>)>> {
     let paths = match (&command.firmware, folder) {
         (Some(path), _) => vec![path.clone()],
         (None, Some(files)) if !files.firmware.is_empty() => files.firmware.clone(),
         _ => bail!("the guest has no firmware for {tee}: give --firmware FILE (the AmdSev build of OVMF)"),
     };
-    let named = |path: &std::path::PathBuf| {
-        Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), read(path)?))
-    };
+    let named = |path: &PathBuf| Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), read(path)?));
     paths.iter().map(named).collect()
 }
 
@@ -134,6 +130,12 @@ fn features(text: &str) -> Result<u64> {
         None => text.parse(),
     };
     parsed.with_context(|| format!("invalid --guest-features {text:?}: write it as 0x1"))
+}
+
+/// SHA-256 of a file, which is never whole in memory.
+fn digest(path: &Path) -> Result<Sha256Digest> {
+    let digest = File::open(path).and_then(sha256);
+    digest.with_context(|| format!("failed to read {}", path.display()))
 }
 
 /// A file's bytes.
