@@ -105,10 +105,12 @@ impl<'a> Certificate<'a> {
         let serial = tbs.decode::<UintRef<'_>>().map_err(broken("serial number"))?.as_bytes();
         signed.expect_algorithm(element(&mut tbs, "signature algorithm")?)?;
         let issuer = element(&mut tbs, "issuer")?;
-        common_name(issuer, "issuer")?;
         let (not_before, not_after) = validity(&mut tbs)?;
         let subject = element(&mut tbs, "subject")?;
-        let common_name = common_name(subject, "subject")?;
+        let name = common_name(subject, "subject")?;
+        if issuer != subject {
+            common_name(issuer, "issuer")?;
+        }
         let spki = element(&mut tbs, "public key")?;
         let extensions = ContextSpecific::<AnyRef<'_>>::decode_explicit(&mut tbs, TagNumber(3))
             .map_err(broken("extensions"))?
@@ -121,7 +123,7 @@ impl<'a> Certificate<'a> {
             serial,
             issuer,
             subject,
-            common_name,
+            common_name: name,
             not_before,
             not_after,
             spki,
@@ -392,7 +394,7 @@ pub(crate) fn parse_extensions(list: AnyRef<'_>) -> Result<Vec<Extension<'_>>, C
     let mut reader = SliceReader::new(list.value()).map_err(broken(part))?;
     let mut extensions: Vec<Extension<'_>> = Vec::new();
     while !reader.is_finished() {
-        let extension = parse_extension(element(&mut reader, part)?)?;
+        let extension = parse_extension(reader.decode::<AnyRef<'_>>().map_err(broken(part))?)?;
         if extensions.iter().any(|known| known.oid == extension.oid) {
             return Err(unsupported(part, &format!("{} is there twice", show_oid(extension.oid))));
         }
@@ -404,9 +406,10 @@ pub(crate) fn parse_extensions(list: AnyRef<'_>) -> Result<Vec<Extension<'_>>, C
     Ok(extensions)
 }
 
-fn parse_extension(der: &[u8]) -> Result<Extension<'_>, CertificateError> {
+fn parse_extension(any: AnyRef<'_>) -> Result<Extension<'_>, CertificateError> {
     let part = "extension";
-    let mut reader = sequence_reader(part, der)?;
+    any.tag().assert_eq(Tag::Sequence).map_err(broken(part))?;
+    let mut reader = SliceReader::new(any.value()).map_err(broken(part))?;
     let oid = reader.decode::<AnyRef<'_>>().map_err(broken(part))?;
     oid.tag().assert_eq(Tag::ObjectIdentifier).map_err(broken(part))?;
     let critical = Tag::peek(&reader).map_err(broken(part))? == Tag::Boolean;
