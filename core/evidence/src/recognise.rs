@@ -38,7 +38,7 @@ pub enum AnyEvidence {
     Collateral(Box<Collateral>),
     /// A quote of SGX or TDX, with the collateral that came along.
     Quote(Vec<u8>, Box<Collateral>),
-    /// A report of SEV-SNP: a group's evidence, a report alone, or a bundle of ACI.
+    /// A report of SEV-SNP: a group's evidence, a report alone, a bundle of ACI, or evidence of Confidential Containers.
     Snp(Box<SnpBundle>),
     /// Signed reference values alone (COSE_Sign1).
     SignedValues(Vec<u8>),
