@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     Bed,
-    measure::{Pairs, Sample, repeated, timed},
+    measure::{Pairs, Sample, TURN, repeated, self_timed, timed},
     report::Report,
     verify::fixtures,
 };
@@ -68,19 +68,17 @@ impl Parts {
 import sys, time
 from sevsnpmeasure import guest, vcpu_types
 from sevsnpmeasure.sev_mode import SevMode
-cpus, kind, ovmf, kernel, initrd, append = sys.argv[1:]
+turn, cpus, kind, ovmf, kernel, initrd, append = sys.argv[1:]
 count, start = 0, time.perf_counter()
-while count == 0 or time.perf_counter() - start < 0.3:
+while count == 0 or time.perf_counter() - start < float(turn):
     guest.calc_launch_digest(SevMode.SEV_SNP, int(cpus), vcpu_types.CPU_SIGS[kind], ovmf, kernel, initrd, append, 1)
     count += 1
 print((time.perf_counter() - start) / count)
 ";
         let mut command = Command::new(&self.python);
-        command.args(["-c", PROGRAM]).arg(cpus.to_string()).arg(CPU_TYPE).arg(&self.firmware);
-        command.arg(self.file("vmlinuz")).arg(self.file("initrd.img")).arg(&self.cmdline);
-        let (_, said) = timed(&mut command)?;
-        let seconds: f64 = said.trim().parse().with_context(|| format!("the anchor said {said:?}"))?;
-        Ok(Sample { wall: seconds, ..Sample::default() })
+        command.args(["-c", PROGRAM]).arg(TURN.as_secs_f64().to_string()).arg(cpus.to_string()).arg(CPU_TYPE);
+        command.arg(&self.firmware).arg(self.file("vmlinuz")).arg(self.file("initrd.img")).arg(&self.cmdline);
+        self_timed(&mut command)
     }
 
     /// The computation in this process, files read anew each time.

@@ -155,6 +155,16 @@ pub(super) fn timed(command: &mut Command) -> Result<(Sample, String)> {
     Ok((sample, output))
 }
 
+/// Runs a program that measures itself, and prints the seconds that one of what it does took.
+///
+/// # Errors
+/// Those of [`timed`], and where it prints something else.
+pub(super) fn self_timed(command: &mut Command) -> Result<Sample> {
+    let (_, said) = timed(command)?;
+    let wall = said.trim().parse().with_context(|| format!("{command:?} printed {said:?}, no number of seconds"))?;
+    Ok(Sample { wall, ..Sample::default() })
+}
+
 /// Waits for a child and gives what the kernel counted for it and the children that it waited for.
 #[expect(unsafe_code, reason = "the standard library does not tell what a child used")]
 fn reap(child: Child) -> Result<(ExitStatus, Sample)> {

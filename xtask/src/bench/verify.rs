@@ -10,7 +10,7 @@ use caveau_signature::forget;
 
 use super::{
     Bed,
-    measure::{Pairs, Sample, TURN, median_wall, repeated, timed},
+    measure::{Pairs, Sample, TURN, median_wall, repeated, self_timed},
     report::Report,
 };
 use crate::process::{command, run};
@@ -113,9 +113,7 @@ impl Peer {
     fn run(&self, chain_cached: bool) -> Result<Sample> {
         let mut verify = Command::new(&self.program);
         verify.args(chain_cached.then_some("--chain-cached")).args(&self.files).arg(TURN.as_millis().to_string());
-        let (_, said) = timed(&mut verify)?;
-        let wall = said.trim().parse().with_context(|| format!("the other verifier said {said:?}"))?;
-        Ok(Sample { wall, ..Sample::default() })
+        self_timed(&mut verify)
     }
 }
 

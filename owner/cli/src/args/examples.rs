@@ -238,9 +238,10 @@ pub(super) const VERIFY: &str = "Examples:
       --endorsement-feed example.org/guest --endorsement-least-svn 3     signed reference values instead of guest.json
 
 FILE may be any evidence: that of a group, a report of SEV-SNP (raw, in hexadecimal or base64, in a bundle of ACI, or field by field
-as Confidential Containers have it), evidence of a confidential VM of Azure's, a quote of TDX or SGX, or a token (EAR, MAA). What it is, is told by its contents. Certificates and
-collateral are also looked for beside FILE: vcek.der, vlek.der, ask.der, ark.der, cert_chain.pem, crl.der (also .pem, .crt),
-host-amd-certs.json, thim-certs.json, collateral.json and FILE's own name with .collateral.json.
+as Confidential Containers have it), evidence of a confidential VM of Azure's, a quote of TDX or SGX, or a token (EAR, MAA). What it
+is, is told by its contents. Certificates and collateral are also looked for beside FILE: vcek.der, vlek.der, ask.der, ark.der,
+cert_chain.pem, crl.der (also .pem, .crt), host-amd-certs.json, thim-certs.json, collateral.json and FILE's own name with
+.collateral.json.
 
 What the evidence is held against comes from you, never from the evidence: nonce, policy, guest.json and the number of processors.
 Without any of them genuine evidence is \"authentic, not appraised\" and the exit code is 1.";
